@@ -1,0 +1,58 @@
+"""
+Time and chance: the only module that reads a clock or draws a random number.
+
+Everything else is handed a ``Clock``. In production it is the machine's; in tests it is the virtual loop's,
+so that hours pass in milliseconds and every run is the same.
+"""
+
+import random
+import secrets
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+NS = 1_000_000_000
+
+
+class Clock:
+    """
+    What time it is, and what the dice say.
+
+    Attributes:
+        random: Source of chance for jitter and sampling. Never used for secrets.
+    """
+
+    __slots__ = ("_monotonic_ns", "_wall_ns", "random")
+
+    def __init__(
+        self,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,  # noqa: TID251 - this module is where time is read
+        wall_ns: Callable[[], int] = time.time_ns,  # noqa: TID251 - this module is where time is read
+        seed: int | None = None,
+    ) -> None:
+        self._monotonic_ns = monotonic_ns
+        self._wall_ns = wall_ns
+        self.random = random.Random(seed)  # noqa: S311 - jitter and sampling, never secrets
+
+    def now(self) -> int:
+        """Nanoseconds on a clock that never goes back. For durations and deadlines; means nothing elsewhere."""
+        return self._monotonic_ns()
+
+    def wall_ns(self) -> int:
+        """Nanoseconds since 1970 in UTC. For records that people read; may jump when the machine's clock is set."""
+        return self._wall_ns()
+
+    def wall(self) -> datetime:
+        """The time of day in UTC."""
+        return datetime.fromtimestamp(self._wall_ns() / NS, UTC)
+
+
+def token_hex(nbytes: int) -> str:
+    """``2 * nbytes`` hexadecimal digits that nobody can guess. For ids and secrets."""
+    return secrets.token_hex(nbytes)
+
+
+def iso(wall_ns: int) -> str:
+    """A wall-clock reading as RFC 3339 text in UTC with milliseconds: ``2026-01-31T12:00:00.000Z``."""
+    text = datetime.fromtimestamp(wall_ns / NS, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")

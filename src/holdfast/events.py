@@ -1,0 +1,176 @@
+"""
+Every fact a turn can produce: the one vocabulary.
+
+A turn goes started → message → response → tool → tool result → … → ended. The path of a turn knows only ``emit``;
+observers (logs, metrics, the SSE stream, the terminal) take what they need. Fields listed in ``CONTENT`` hold what
+people or models wrote: observers other than the caller's own stream leave them out.
+
+::
+
+    turn.started ─▶ model.started ─▶ text.delta* ─▶ model.finished ─┬─▶ turn.ended
+                        ▲                                           │
+                        └──── tool.finished ◀── tool.started ◀──────┘
+"""
+
+from collections.abc import Callable
+from typing import ClassVar, Literal, NamedTuple
+
+import msgspec
+
+CallStatus = Literal["ok", "error", "timeout", "denied", "cancelled", "rejected"]
+Outcome = Literal["success", "error", "timeout", "rejected", "cancelled", "budget_exhausted", "guardrail_blocked"]
+
+OUTCOMES: tuple[Outcome, ...] = (
+    "success",
+    "error",
+    "timeout",
+    "rejected",
+    "cancelled",
+    "budget_exhausted",
+    "guardrail_blocked",
+)
+
+CONTENT = frozenset({"text", "args", "result", "reply"})
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a turn, or one model call, used.
+
+    Attributes:
+        model_calls: Attempts at a model call that were sent.
+        tool_calls: Tool calls that were started.
+        input_tokens: As the provider counts them; cached tokens are among them.
+        output_tokens: As the provider counts them; reasoning tokens are among them.
+    """
+
+    model_calls: int = 0
+    tool_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            model_calls=self.model_calls + other.model_calls,
+            tool_calls=self.tool_calls + other.tool_calls,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+        )
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One fact. ``name`` is what it is called in the stream, in logs and in the documentation."""
+
+    name: ClassVar[str] = ""
+
+
+class TurnStarted(Event, frozen=True, kw_only=True):
+    """The turn holds its session's place and begins."""
+
+    name: ClassVar[str] = "turn.started"
+    session_id: str
+    turn_id: str
+    trace_id: str
+    agent: str
+
+
+class ModelStarted(Event, frozen=True, kw_only=True):
+    """One attempt at a model call is about to be sent. ``call`` counts from 1 within the turn."""
+
+    name: ClassVar[str] = "model.started"
+    call: int
+    provider: str
+    model: str
+
+
+class TextDelta(Event, frozen=True, kw_only=True):
+    """The model said a little more of its answer."""
+
+    name: ClassVar[str] = "text.delta"
+    text: str
+
+
+class ModelFinished(Event, frozen=True, kw_only=True):
+    """The attempt ended. ``first_token_s`` is None where the answer was not streamed or never began."""
+
+    name: ClassVar[str] = "model.finished"
+    call: int
+    provider: str
+    model: str
+    status: CallStatus
+    duration_s: float
+    first_token_s: float | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    error: str | None = None
+
+
+class ToolStarted(Event, frozen=True, kw_only=True):
+    """A tool is about to run. ``args`` is JSON."""
+
+    name: ClassVar[str] = "tool.started"
+    call_id: str
+    tool: str
+    args: msgspec.Raw
+
+
+class ToolFinished(Event, frozen=True, kw_only=True):
+    """The tool ended. ``result`` is what it answered, as text and cut to a readable length; empty unless ``ok``."""
+
+    name: ClassVar[str] = "tool.finished"
+    call_id: str
+    tool: str
+    status: CallStatus
+    duration_s: float
+    result: str = ""
+    error: str | None = None
+
+
+class TurnEnded(Event, frozen=True, kw_only=True):
+    """The turn is over and its outcome is stored. ``error`` is an error code, or None for a success."""
+
+    name: ClassVar[str] = "turn.ended"
+    session_id: str
+    turn_id: str
+    trace_id: str
+    agent: str
+    outcome: Outcome
+    reply: str
+    usage: Usage
+    duration_s: float
+    error: str | None = None
+
+
+EVERY_EVENT: tuple[type[Event], ...] = (
+    TurnStarted,
+    ModelStarted,
+    TextDelta,
+    ModelFinished,
+    ToolStarted,
+    ToolFinished,
+    TurnEnded,
+)
+
+Emit = Callable[[Event], None]
+"""How the path of a turn tells what happened. Never blocks and never raises."""
+
+
+class TurnIds(NamedTuple):
+    """
+    Which turn an event belongs to.
+
+    Attributes:
+        session_id: The caller's name for the conversation.
+        turn_id: Names the turn among all; its last part counts the turns of its conversation from 1.
+        trace_id: 32 hexadecimal digits, as in W3C trace context; one per turn unless the caller gave one.
+        agent: Which agent answers.
+    """
+
+    session_id: str
+    turn_id: str
+    trace_id: str
+    agent: str
+
+
+Observer = Callable[[TurnIds, Event], None]
+"""Takes in what happens. Never blocks; one that raises is counted and left out of that event."""
