@@ -1,0 +1,44 @@
+"""
+The guard: the two crossings a turn makes, a model call and a tool call.
+
+It knows no framework's message types. An adapter hands it something to await and tells it what was used.
+"""
+
+from contextvars import ContextVar
+
+from holdfast.clock import Clock
+from holdfast.events import Emit, Usage
+from holdfast.guard.model import Attempt, ModelCrossing, ModelKey
+from holdfast.guard.spec import GuardSpec
+from holdfast.guard.tool import ToolCrossing
+
+
+class Guard:
+    """
+    The crossings of one turn.
+
+    Attributes:
+        model: ``await guard.model(key, estimate, call)``, or ``async with guard.model.stream(key, estimate)``.
+        tool: ``await guard.tool(name, args, call_id, call)``.
+    """
+
+    __slots__ = ("model", "tool")
+
+    def __init__(self, spec: GuardSpec, clock: Clock, emit: Emit) -> None:
+        self.model = ModelCrossing(spec, clock, emit)
+        self.tool = ToolCrossing(spec, clock, emit)
+
+    def usage(self) -> Usage:
+        """What the turn has used so far, calls that failed included."""
+        return Usage(
+            model_calls=self.model.calls,
+            tool_calls=self.tool.calls,
+            input_tokens=self.model.input_tokens,
+            output_tokens=self.model.output_tokens,
+        )
+
+
+ambient: ContextVar[Guard | None] = ContextVar("holdfast_guard", default=None)
+"""The guard of the turn this code runs in, for adapters whose framework has no other way to hand it on."""
+
+__all__ = ["Attempt", "Guard", "GuardSpec", "ModelCrossing", "ModelKey", "ToolCrossing", "ambient"]

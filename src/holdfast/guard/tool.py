@@ -1,0 +1,101 @@
+"""
+The tool crossing: what every attempt at a tool call passes through, in order.
+
+    deadline ▸ tell that it starts ▸ time limit ▸ the call ▸ tell how it ended
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from holdfast.clock import NS, Clock
+from holdfast.errors import AttemptTimedOut, DeadlineExceeded
+from holdfast.events import CallStatus, Emit, ToolFinished, ToolStarted
+from holdfast.guard.spec import GuardSpec
+from holdfast.guard.status import code_of, status_of
+from holdfast.resilience import remaining_s, within
+
+T = TypeVar("T")
+
+SHOWN_CHARS = 2_000
+"""Characters of a tool's result that its event carries."""
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+def _json(value: object) -> bytes:
+    """``value`` as JSON; what JSON cannot hold is told by its own ``str``."""
+    try:
+        return _encode(value)
+    except (TypeError, ValueError, RecursionError):
+        return _encode(str(value))
+
+
+class ToolCrossing:
+    """
+    The way of one turn's tool calls into the world.
+
+    Attributes:
+        calls: Tool calls that were started.
+    """
+
+    __slots__ = ("_clock", "_emit", "_spec", "calls")
+
+    def __init__(self, spec: GuardSpec, clock: Clock, emit: Emit) -> None:
+        self._spec = spec
+        self._clock = clock
+        self._emit = emit
+        self.calls = 0
+
+    async def __call__(self, name: str, args: Mapping[str, Any], call_id: str, call: Callable[[], Awaitable[T]]) -> T:
+        """
+        Make one attempt at a tool call.
+
+        Args:
+            name: The tool's name, as registered.
+            args: Its arguments, checked already.
+            call_id: Names this call within the turn; the framework's own id where it has one.
+            call: Runs the tool.
+
+        Raises:
+            DeadlineExceeded: the turn had no time left; the tool was not run.
+            AttemptTimedOut: the tool took longer than ``tool_s`` and was cancelled; its effect may have happened.
+            Exception: whatever ``call`` raised.
+        """
+        left = remaining_s(self._clock)
+        if left is not None and left <= 0:
+            raise DeadlineExceeded
+        self.calls += 1
+        started = self._clock.now()
+        self._emit(ToolStarted(call_id=call_id, tool=name, args=msgspec.Raw(_json(dict(args)))))
+        status: CallStatus = "ok"
+        error: str | None = None
+        shown = ""
+        try:
+            async with within(self._clock, self._spec.tool_s, lambda: self._too_slow(name)):
+                result = await call()
+            shown = _shown(result)
+            return result
+        except BaseException as raised:
+            status, error = status_of(raised, self._clock), code_of(raised)
+            raise
+        finally:
+            self._emit(
+                ToolFinished(
+                    call_id=call_id,
+                    tool=name,
+                    status=status,
+                    duration_s=(self._clock.now() - started) / NS,
+                    result=shown,
+                    error=error,
+                )
+            )
+
+    def _too_slow(self, name: str) -> AttemptTimedOut:
+        return AttemptTimedOut(f"the tool {name} took longer than {self._spec.tool_s:g} s and was stopped")
+
+
+def _shown(result: object) -> str:
+    text = result if isinstance(result, str) else _json(result).decode()
+    return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…"

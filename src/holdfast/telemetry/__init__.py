@@ -1,0 +1,18 @@
+"""What is told about the running process: logs, metrics, and the ids that join them."""
+
+from holdfast.telemetry.logs import configure_logs, log_failure, log_turns, logger
+from holdfast.telemetry.metrics import OTHER, Metrics
+from holdfast.telemetry.spec import TelemetrySpec
+from holdfast.telemetry.trace import TraceContext, read_traceparent
+
+__all__ = [
+    "OTHER",
+    "Metrics",
+    "TelemetrySpec",
+    "TraceContext",
+    "configure_logs",
+    "log_failure",
+    "log_turns",
+    "logger",
+    "read_traceparent",
+]

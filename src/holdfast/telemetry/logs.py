@@ -1,0 +1,97 @@
+"""
+Logs: one line an event, key-values and not sentences, and never what people or models wrote.
+
+Every line carries what is bound in the context it was written in: request, session, turn and trace ids, and the agent.
+On a terminal lines are coloured text, elsewhere JSON.
+"""
+
+import logging
+import sys
+import traceback
+from typing import Any, TextIO
+
+import msgspec
+import structlog
+from structlog.contextvars import bind_contextvars, merge_contextvars
+from structlog.typing import EventDict, Processor
+
+from holdfast.events import Event, ModelFinished, ToolFinished, TurnEnded, TurnIds, TurnStarted
+from holdfast.telemetry.spec import TelemetrySpec
+
+logger: structlog.typing.FilteringBoundLogger = structlog.get_logger("holdfast")
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+def configure_logs(spec: TelemetrySpec, stream: TextIO | None = None) -> None:
+    """Send every log line, other libraries' too, to ``stream`` (standard error by default) as ``spec`` says."""
+    out = stream or sys.stderr
+    pretty = spec.log_format == "pretty" or (spec.log_format == "auto" and out.isatty())
+    level = logging.getLevelNamesMapping()[spec.log_level.upper()]
+    shared: list[Processor] = [
+        merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+    ]
+    render: Processor = structlog.dev.ConsoleRenderer(colors=out.isatty()) if pretty else _json_line
+    structlog.configure(
+        processors=[*shared, render],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(out),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _without_traceback, render],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+def log_turns(ids: TurnIds, event: Event) -> None:
+    """An observer: writes what an operator wants to know about a turn."""
+    match event:
+        case TurnStarted():
+            bind_contextvars(**ids._asdict())
+            logger.info("agent_start")
+        case ModelFinished(status="ok"):
+            logger.debug("model_call", **_facts(event, "call", "provider", "model", "duration_s", "output_tokens"))
+        case ModelFinished():
+            logger.warning("model_call", **_facts(event, "call", "provider", "model", "status", "duration_s", "error"))
+        case ToolFinished(status="ok"):
+            logger.debug("tool_call", **_facts(event, "tool", "call_id", "duration_s"))
+        case ToolFinished():
+            logger.warning("tool_call", **_facts(event, "tool", "call_id", "status", "duration_s", "error"))
+        case TurnEnded():
+            facts = _facts(event, "outcome", "duration_s", "error") | msgspec.structs.asdict(event.usage)
+            (logger.info if event.outcome == "success" else logger.warning)("agent_complete", **facts)
+
+
+def log_failure(error: BaseException) -> None:
+    """
+    Where in the code a turn failed: the kind of error and its last lines, and no text, which may quote messages.
+
+    At level ``debug`` the traceback is added, texts included.
+    """
+    cause = error.__cause__ or error
+    frames = traceback.extract_tb(cause.__traceback__)[-3:]
+    where = " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+    logger.warning("turn_failed", error=type(error).__name__, cause=type(cause).__name__, where=where)
+    logger.debug("turn_failed_traceback", traceback="".join(traceback.format_exception(cause)))
+
+
+def _facts(event: Event, *names: str) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(event, name)) is not None}
+
+
+def _json_line(_logger: object, _method: str, line: EventDict) -> str:
+    return _encode({"ts": line.pop("ts", None), "level": line.pop("level", None), **line}).decode()
+
+
+def _without_traceback(_logger: object, _method: str, line: EventDict) -> EventDict:
+    """Another library's traceback may quote messages: keep the kind of error alone."""
+    error = line.pop("exc_info", None)
+    kind = error[0] if isinstance(error, tuple) else None
+    return line if kind is None else {**line, "error": kind.__name__}
