@@ -1,0 +1,1 @@
+"""The built-in agents, and the models they run on."""

@@ -1,0 +1,34 @@
+"""Which agents are served, and on which model."""
+
+from pydantic import BaseModel, Field, SecretStr
+
+
+class LLMSpec(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """The model behind the built-in assistant and `turn.model`. Section ``llm``."""
+
+    model: str = "auto"
+    """`provider:name` such as `anthropic:claude-sonnet-4-5` or `openai:gpt-5`; `demo` is the offline rule-based model.
+    `auto` takes Anthropic or OpenAI where the environment has their API key, an OpenAI-compatible server where
+    `base_url` is set, and `demo` otherwise."""
+
+    base_url: str | None = None
+    """Address of the provider's API; None is the provider's own."""
+
+    api_key: SecretStr | None = None
+    """The provider's API key, best given as `env:NAME` or `file:PATH`; None takes the provider's usual variable."""
+
+    max_output_tokens: int = Field(4_096, ge=1, le=1_000_000)
+    """Most tokens the model may answer with in one call."""
+
+
+class AgentSpec(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """What is served. Section ``agent``."""
+
+    targets: tuple[str, ...] = ()
+    """Agents to serve besides the assistant, as `module:object` or `path.py:object`; the first one is the default."""
+
+    instructions: str = ""
+    """Instructions for the built-in assistant, in place of its own; empty keeps its own."""
+
+    history_tokens: int = Field(16_000, ge=0, le=10_000_000)
+    """Tokens of earlier turns that a turn is given, newest first, at about four characters a token; 0 gives none."""
