@@ -1,0 +1,214 @@
+"""
+The composition root: picks the concrete parts, joins them, and owns their start and their stop.
+
+    hold = Holdfast.from_config("holdfast.toml")
+    async with hold:                                      served: `holdfast serve` does this
+        answer = await hold.begin(ask)
+    Agent(..., capabilities=[hold.capability()])          in your own process: guarded and observed, not kept
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydantic_ai import Agent as PydanticAIAgent
+from structlog.contextvars import bound_contextvars
+
+from holdfast._version import __version__
+from holdfast.adapters import HoldfastCapability, PydanticAgent, adapt, load_agent
+from holdfast.agents.assistant import NAME as ASSISTANT
+from holdfast.agents.assistant import build_assistant
+from holdfast.agents.models import build_model, choose_model
+from holdfast.clock import Clock, token_hex
+from holdfast.config import Settings, load
+from holdfast.errors import HoldfastError, Misconfigured, NotFound
+from holdfast.events import Event, Observer, TurnIds
+from holdfast.guard import Guard
+from holdfast.lifecycle import Check, Drain, Health, Phase
+from holdfast.resilience import Turnstile
+from holdfast.store import open_store
+from holdfast.telemetry import Metrics, log_failure, log_turns
+from holdfast.tools import standard_tools
+from holdfast.turn import Agent, Answer, Ask, Parts, Turn, turn, unserved_turn
+
+
+class Holdfast:
+    """
+    Agents, and what they are served with.
+
+    Args:
+        settings: Everything that can be set.
+        environ: Where providers' usual variables are looked up; None is this process's environment.
+        clock: The clock everything is handed.
+
+    Attributes:
+        agents: What is served, by name.
+        default_agent: The name of the one that answers where a caller names none.
+        model: The name of the model behind the assistant and ``turn.model``.
+        store, metrics, health, drain, places: The parts, for the server to use.
+
+    Raises:
+        Misconfigured: the settings name a model or an agent that cannot be had.
+    """
+
+    def __init__(
+        self, settings: Settings, *, environ: Mapping[str, str] | None = None, clock: Clock | None = None
+    ) -> None:
+        environ = os.environ if environ is None else environ
+        self.settings = settings
+        self.clock = clock or Clock()
+        self.model = choose_model(settings.llm, environ)
+        self.store = open_store(settings.store)
+        self.places = Turnstile()
+        self.drain = Drain(settings.shutdown, self.clock)
+        self.health = Health(self.clock, (Check("store", self._ask_store),))
+        self._model = build_model(settings.llm, environ, settings.resilience.model_s)
+        self._plain = PydanticAgent(PydanticAIAgent(self._model, name="model"), "model")
+        assistant = build_assistant(
+            self._model, standard_tools(settings.tools, self.clock), settings.agent.instructions
+        )
+        self.agents: dict[str, Agent] = {}
+        self.default_agent = ASSISTANT
+        for target in settings.agent.targets:
+            self._serve(load_agent(target, self._ask_model))
+        self._serve(PydanticAgent(assistant, ASSISTANT))
+        self.metrics = Metrics(__version__, self.agents)
+        self._observers: tuple[Observer, ...] = (log_turns, self.metrics.observe)
+        self._tasks: asyncio.TaskGroup | None = None
+        self._open = AsyncExitStack()
+
+    @classmethod
+    def from_config(cls, path: str | Path | None = None) -> Self:
+        """
+        From a settings file, with the environment on top.
+
+        Args:
+            path: The file; None takes ``holdfast.toml`` or ``.yaml`` in the working directory, if there is one.
+
+        Raises:
+            Misconfigured: something in them is wrong; each problem is one line of its text.
+        """
+        return cls(load(None if path is None else Path(path), environ=os.environ).settings)
+
+    def serve(self, agent: object, name: str) -> None:
+        """
+        Serve a Pydantic AI agent or an ``async def handler(turn)`` too. Before the start; the first one is the default.
+
+        Raises:
+            Misconfigured: it is neither, or the name is taken.
+        """
+        self._serve(adapt(agent, name, self._ask_model))
+        self.metrics.begin_agent(name)
+
+    def _serve(self, agent: Agent) -> None:
+        if agent.name in self.agents:
+            raise Misconfigured(f"agent.targets: two agents are called {agent.name}; give one another name")
+        if not self.agents or list(self.agents) == [ASSISTANT]:
+            self.default_agent = agent.name
+        self.agents[agent.name] = agent
+
+    async def __aenter__(self) -> Self:
+        """
+        Open the store and the agents, and take turns from now on.
+
+        Raises:
+            Misconfigured: the store cannot be used. What was opened is closed again.
+        """
+        async with AsyncExitStack() as opening:
+            await self.store.open()
+            opening.push_async_callback(self.store.close)
+            await opening.enter_async_context(self._plain)
+            for agent in self.agents.values():
+                await opening.enter_async_context(agent)
+            self._tasks = await opening.enter_async_context(asyncio.TaskGroup())
+            self._open = opening.pop_all()
+        self.drain.phase = Phase.RUNNING
+        self.metrics.ready.set_function(lambda: float(self.drain.ready))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let running turns finish within the shutdown deadline, then close everything in reverse order."""
+        await self.drain.stop()
+        await self._open.aclose()
+
+    def begin(self, ask: Ask, agent: str | None = None, watch: Sequence[Observer] = ()) -> asyncio.Future[Answer]:
+        """
+        Begin a turn. It runs to its end whether or not anybody waits for the answer.
+
+        Args:
+            ask: What is asked.
+            agent: Who is to answer; None is the default agent.
+            watch: Observers of this turn alone.
+
+        Raises:
+            NotFound: there is no such agent; nothing was begun.
+            Draining: the process is starting or stopping; nothing was begun.
+        """
+        name = self.default_agent if agent is None else agent
+        if name not in self.agents:
+            raise NotFound(f"there is no agent {name}; there is {', '.join(sorted(self.agents))}")
+        self.drain.admit()
+        if self._tasks is None:
+            raise RuntimeError("enter the Holdfast with `async with` before beginning turns")
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # Nobody need wait for it.
+        self.drain.track(self._tasks.create_task(self._run(ask, self.agents[name], watch, answer)))
+        return answer
+
+    def capability(self) -> HoldfastCapability:
+        """For a Pydantic AI agent that runs in your own process: guarded and observed, but not kept."""
+
+        @asynccontextmanager
+        async def begin(agent: str) -> AsyncIterator[Guard]:
+            ids = TurnIds(session_id="", turn_id=token_hex(8), trace_id=token_hex(16), agent=agent)
+            with bound_contextvars(**ids._asdict()):
+                async with unserved_turn(ids, self.settings.resilience, self.clock, self._observed()) as guard:
+                    yield guard
+
+        return HoldfastCapability(begin)
+
+    async def _run(self, ask: Ask, agent: Agent, watch: Sequence[Observer], answer: asyncio.Future[Answer]) -> None:
+        parts = Parts(
+            self.settings.resilience,
+            self.clock,
+            self.store,
+            self.places,
+            self.settings.server.session_wait_s,
+            self.settings.agent.history_tokens,
+        )
+        try:
+            ended = await turn(ask, agent, parts, self._observed(watch))
+        except Exception as error:  # noqa: BLE001 - one turn's failure is its caller's to hear, and nobody else's
+            known = error if isinstance(error, HoldfastError) else HoldfastError(f"{type(error).__name__} in a turn")
+            log_failure(error)
+            if not answer.done():
+                answer.set_exception(known)
+        else:
+            if not answer.done():
+                answer.set_result(ended)
+
+    async def _ask_model(self, current: Turn, prompt: str, instructions: str | None) -> str:
+        result = await self._plain.run(current, prompt, instructions)
+        return str(result.output)
+
+    async def _ask_store(self) -> str:
+        await self.store.ping()
+        return self.settings.store.url.partition(":")[0]
+
+    def _observed(self, watch: Sequence[Observer] = ()) -> list[Observer]:
+        return [self._safely(observe) for observe in (*self._observers, *watch)]
+
+    def _safely(self, observe: Observer) -> Observer:
+        def safely(ids: TurnIds, event: Event) -> None:
+            try:
+                observe(ids, event)
+            except Exception:  # noqa: BLE001 - a broken observer must not break the turn it watches
+                self.metrics.dropped.labels("events", "observer_error").inc()
+
+        return safely
