@@ -3,18 +3,17 @@ Pydantic AI: any ``Agent``, as it is.
 
 One capability, outermost, takes the agent's model and tool calls through the guard:
 
-    agent.run ─▶ HoldfastCapability ─┬─▶ get_wrapper_model ─▶ GuardedModel ─▶ guard.model ─▶ provider
-                                     └─▶ wrap_tool_execute ─▶ guard.tool ─▶ tool
+    agent.run ─▶ Crossings ─┬─▶ get_wrapper_model ─▶ GuardedModel ─▶ guard.model ─▶ provider
+                            └─▶ wrap_tool_execute ─▶ guard.tool ─▶ tool
 
 A ``FallbackModel`` is not wrapped as a whole: each model inside it is, so that the guard sees every attempt.
 """
 
-import asyncio
 import copy
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, NoReturn, Self, cast
+from typing import Any, NamedTuple, NoReturn, Self, cast
 
 import pydantic_core
 from pydantic_ai import DeferredToolRequests, RunContext
@@ -64,7 +63,17 @@ from holdfast.tools import ToolError
 from holdfast.turn import Reply, Turn
 
 FORMAT = "pydantic_ai"
+MODELS_KEPT = 64
+"""Models an agent may change between before the guarded ones are made anew."""
+
 _NO_SDK_RETRIES = ModelSettings(max_retries=0)
+
+
+class GuardedOnce(NamedTuple):
+    """A model, kept so that its identity stays its own, and the same model with the guard around it."""
+
+    model: Model
+    guarded: Model
 
 
 class PydanticAgent:
@@ -81,7 +90,11 @@ class PydanticAgent:
     def __init__(self, agent: AbstractAgent[Any, Any], name: str) -> None:
         self._agent = agent
         self._name = name
-        self._capability = HoldfastCapability()
+        own: list[AbstractCapability[Any]] = []
+        agent.root_capability.apply(own.append)
+        guarded = any(isinstance(capability, Crossings) for capability in own)
+        self._crossings: list[Crossings] = [] if guarded else [Crossings()]
+        self._stream_crossings: list[Crossings] = [] if guarded else [StreamCrossings()]
         self._wants_turn = agent.deps_type is Turn
 
     @property
@@ -125,7 +138,7 @@ class PydanticAgent:
                 instructions=instructions,
                 deps=turn if self._wants_turn else None,
                 event_stream_handler=_teller(turn) if turn.streams else None,
-                capabilities=[self._capability],
+                capabilities=self._stream_crossings if turn.streams else self._crossings,
                 infer_name=False,
             )
         except (ModelAPIError, FallbackExceptionGroup, UnexpectedModelBehavior) as error:
@@ -134,53 +147,25 @@ class PydanticAgent:
             ambient.reset(token)
 
 
-class HoldfastCapability(AbstractCapability[Any]):
-    """
-    Takes an agent's model and tool calls through the guard of the turn it runs in.
+class Crossings(AbstractCapability[Any]):
+    """Takes an agent's model and tool calls through the guard of the turn it runs in."""
 
-    Args:
-        begin: Begins a turn for a run that is in none, such as one in your own process; None lets it pass unguarded.
-    """
-
-    def __init__(self, begin: Callable[[str], AbstractAsyncContextManager[Guard]] | None = None) -> None:
+    def __init__(self) -> None:
         self.id = "holdfast"
-        self._begin = begin
+        self._guarded: dict[int, GuardedOnce] = {}
 
     def get_ordering(self) -> CapabilityOrdering:
         """Outermost: nothing another capability does escapes the guard."""
         return CapabilityOrdering(position="outermost")
 
-    async def wrap_run(self, ctx: RunContext[Any], *, handler: WrapRunHandler) -> AgentRunResult[Any]:
-        """Begin a turn where there is none."""
-        if ambient.get() is not None or self._begin is None:
-            return await handler()
-        name = ctx.agent.name if ctx.agent is not None else None
-        async with self._begin(name or "agent") as guard:
-            token = ambient.set(guard)
-            try:
-                return await handler()
-            finally:
-                ambient.reset(token)
-
-    async def prepare_model_request(
-        self, ctx: RunContext[Any], request_context: ModelRequestContext
-    ) -> ModelRequestContext:
-        """Bound a streamed attempt; Pydantic AI keeps these limits wherever the stream is read."""
-        del ctx
-        guard = ambient.get()
-        if guard is not None:
-            first_s, total_s = guard.model.stream_limits()
-            mine = request_context.model_settings or {}
-            limits = ModelSettings(
-                first_event_timeout=min(first_s, mine.get("first_event_timeout", first_s)),
-                request_timeout=min(total_s, mine.get("request_timeout", total_s)),
-            )
-            request_context.model_settings = merge_model_settings(request_context.model_settings, limits)
-        return request_context
-
     def get_wrapper_model(self, model: Model) -> Model:
-        """The model with the guard around every attempt."""
-        return _guard_model(model)
+        """The model with the guard around every attempt, made once for each of the last models seen."""
+        known = self._guarded.get(id(model))
+        if known is None:
+            if len(self._guarded) >= MODELS_KEPT:
+                self._guarded.clear()
+            known = self._guarded[id(model)] = GuardedOnce(model, _guard_model(model))
+        return known.guarded
 
     async def wrap_tool_execute(
         self,
@@ -202,6 +187,51 @@ class HoldfastCapability(AbstractCapability[Any]):
             raise ToolFailed(str(error)) from error
         except AttemptTimedOut as error:
             raise ToolFailed(error.detail) from error
+
+
+class StreamCrossings(Crossings):
+    """The same for agents that stream. Pydantic AI keeps the limits of a stream, as it knows where it is read."""
+
+    async def prepare_model_request(
+        self, ctx: RunContext[Any], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        """Give the attempt its limits; shorter ones of the agent's own stay."""
+        del ctx
+        guard = ambient.get()
+        if guard is not None:
+            first_s, total_s = guard.model.stream_limits()
+            mine = request_context.model_settings or {}
+            limits = ModelSettings(
+                first_event_timeout=min(first_s, mine.get("first_event_timeout", first_s)),
+                request_timeout=min(total_s, mine.get("request_timeout", total_s)),
+            )
+            request_context.model_settings = merge_model_settings(request_context.model_settings, limits)
+        return request_context
+
+
+class HoldfastCapability(StreamCrossings):
+    """
+    The same for agents that run in your own process: each run is a turn of its own.
+
+    Args:
+        begin: Begins a turn for a run that is in none.
+    """
+
+    def __init__(self, begin: Callable[[str], AbstractAsyncContextManager[Guard]]) -> None:
+        super().__init__()
+        self._begin = begin
+
+    async def wrap_run(self, ctx: RunContext[Any], *, handler: WrapRunHandler) -> AgentRunResult[Any]:
+        """Begin a turn where there is none."""
+        if ambient.get() is not None:
+            return await handler()
+        name = ctx.agent.name if ctx.agent is not None else None
+        async with self._begin(name or "agent") as guard:
+            token = ambient.set(guard)
+            try:
+                return await handler()
+            finally:
+                ambient.reset(token)
 
 
 class GuardedModel(WrapperModel):
@@ -273,10 +303,6 @@ class GuardedModel(WrapperModel):
                             attempt.used(response.usage.input_tokens, response.usage.output_tokens)
                 except (ModelAPIError, UnexpectedModelBehavior) as error:
                     raise translate(error) from error
-                except asyncio.CancelledError as error:
-                    if guard.model.ran_out(attempt):
-                        raise AttemptTimedOut("a streamed model call took too long") from error
-                    raise
         except HoldfastError as error:
             self._as_pydantic(error)
 
@@ -285,7 +311,7 @@ class GuardedModel(WrapperModel):
 
     def _as_pydantic(self, error: HoldfastError) -> NoReturn:
         """What Pydantic AI, a ``FallbackModel`` above all, expects of a model that failed."""
-        if isinstance(error.__cause__, ModelAPIError | UnexpectedModelBehavior | asyncio.CancelledError):
+        if isinstance(error.__cause__, ModelAPIError | UnexpectedModelBehavior):
             raise error.__cause__
         if isinstance(error, AttemptTimedOut):
             raise ModelRequestTimeout(self.model_name, 0.0) from error

@@ -5,7 +5,7 @@ The model crossing: what every attempt at a model call passes through, in order.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import NamedTuple, TypeVar
 
 from holdfast.clock import NS, Clock
@@ -93,17 +93,22 @@ class ModelCrossing:
             AttemptTimedOut: the attempt took longer than ``model_s`` and was cancelled; it may have been billed.
             Exception: whatever ``call`` raised.
         """
-        async with self.stream(key, estimate) as attempt, within(self._clock, self._spec.model_s, self._too_slow):
+        limit_s = self._spec.model_s
+        async with self._attempt(key, estimate, limit_s) as attempt, within(self._clock, limit_s, self._too_slow):
             return await call(attempt)
 
-    @asynccontextmanager
-    async def stream(self, key: ModelKey, estimate: int | None) -> AsyncIterator[Attempt]:
+    def stream(self, key: ModelKey, estimate: int | None) -> AbstractAsyncContextManager[Attempt]:
         """
         Make one attempt at a streamed model call: the block opens the stream, reads it and closes it.
 
         The block keeps the limits of ``stream_limits`` itself, as only it knows when it waits for the provider and
         when for its own reader. Arguments and errors are those of an unstreamed attempt.
         """
+        return self._attempt(key, estimate, min(self.stream_limits()))
+
+    @asynccontextmanager
+    async def _attempt(self, key: ModelKey, estimate: int | None, silent_s: float) -> AsyncIterator[Attempt]:
+        """The way of every attempt; ``silent_s`` is how long it may take until something of its answer has come."""
         del estimate
         left = remaining_s(self._clock)
         if left is not None and left <= 0:
@@ -119,6 +124,8 @@ class ModelCrossing:
             yield attempt
         except BaseException as raised:
             status, error = status_of(raised, self._clock), code_of(raised)
+            if status == "cancelled" and self._ran_out(attempt, silent_s):
+                status, error = "timeout", AttemptTimedOut.code
             raise
         finally:
             self.input_tokens += attempt.input_tokens
@@ -146,14 +153,13 @@ class ModelCrossing:
         """
         return self._spec.first_token_s, self._spec.model_s
 
-    def ran_out(self, attempt: Attempt) -> bool:
+    def _ran_out(self, attempt: Attempt, silent_s: float) -> bool:
         """
-        Whether a streamed attempt that was stopped had used up one of its limits.
+        Whether an attempt that was cancelled had used up its limit, and was cancelled for that.
 
-        The framework that keeps them may start its timer a little before the attempt: nine tenths are enough.
+        A framework that keeps the limits may start its timer a little before the attempt: nine tenths are enough.
         """
-        first_s, total_s = self.stream_limits()
-        limit_s = total_s if attempt.first_token_ns is not None else min(first_s, total_s)
+        limit_s = silent_s if attempt.first_token_ns is None else self._spec.model_s
         return (self._clock.now() - attempt.started_ns) / NS >= 0.9 * limit_s
 
     def first_token(self) -> None:
