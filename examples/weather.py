@@ -1,7 +1,7 @@
 """
 A Pydantic AI agent of a few lines: serve it with `holdfast serve examples/weather.py:agent`.
 
-It runs on the model that WEATHER_MODEL names, such as `anthropic:claude-sonnet-4-5`; without it, on Pydantic AI's test
+It runs on the model that WEATHER_MODEL names, such as `anthropic:claude-sonnet-5-5`; without it, on Pydantic AI's test
 model, which calls every tool once and tells what they answered.
 """
 

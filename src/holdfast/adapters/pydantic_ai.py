@@ -66,6 +66,9 @@ FORMAT = "pydantic_ai"
 MODELS_KEPT = 64
 """Models an agent may change between before the guarded ones are made anew."""
 
+SYSTEMS_THAT_SAY_WHY = frozenset({"anthropic", "openai"})
+"""Providers that end every stream with a reason: without one, the stream was cut."""
+
 _NO_SDK_RETRIES = ModelSettings(max_retries=0)
 
 
@@ -301,10 +304,22 @@ class GuardedModel(WrapperModel):
                             yield response
                         finally:
                             attempt.used(response.usage.input_tokens, response.usage.output_tokens)
+                        self._refuse_cut(response)
                 except (ModelAPIError, UnexpectedModelBehavior) as error:
                     raise translate(error) from error
         except HoldfastError as error:
             self._as_pydantic(error)
+
+    def _refuse_cut(self, response: StreamedResponse) -> None:
+        """
+        Tell a stream that was cut from one that ended; the SDKs take both for an answer.
+
+        Raises:
+            ModelAPIError: the stream stopped before the provider said why it ended.
+        """
+        said_why = "finish_reason" in (response.provider_details or {})
+        if self.wrapped.canonical_system in SYSTEMS_THAT_SAY_WHY and not said_why:
+            raise ModelAPIError(self.model_name, "the stream broke off before its end")
 
     def _key(self) -> ModelKey:
         return ModelKey(self.wrapped.system, self.wrapped.model_name)

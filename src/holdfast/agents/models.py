@@ -6,9 +6,8 @@ that the guard counts and bounds.
 """
 
 from collections.abc import Mapping
+from typing import Any, Protocol
 
-from anthropic import AsyncAnthropic
-from openai import AsyncOpenAI
 from pydantic_ai.exceptions import UserError
 from pydantic_ai.models import Model, infer_model
 from pydantic_ai.models.anthropic import AnthropicModel
@@ -21,8 +20,8 @@ from holdfast.agents.demo_model import DEMO, demo_model
 from holdfast.agents.spec import LLMSpec
 from holdfast.errors import Misconfigured
 
-DEFAULT_ANTHROPIC = "anthropic:claude-sonnet-4-5"
-DEFAULT_OPENAI = "openai:gpt-5"
+DEFAULT_ANTHROPIC = "anthropic:claude-sonnet-5-5"
+DEFAULT_OPENAI = "openai:gpt-6.1-terra"
 _KEY_VARIABLES = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
 _OPENAI_FORMS: dict[str, type[OpenAIResponsesModel] | type[OpenAIChatModel]] = {
     "openai": OpenAIResponsesModel,
@@ -64,16 +63,14 @@ def build_model(spec: LLMSpec, environ: Mapping[str, str], timeout_s: float) -> 
     provider, _, model = name.partition(":")
     settings = ModelSettings(max_tokens=spec.max_output_tokens)
     if provider == "anthropic":
-        anthropic = AsyncAnthropic(
-            api_key=_key(spec, environ, "anthropic"), base_url=spec.base_url, timeout=timeout_s, max_retries=0
-        )
-        return AnthropicModel(model, provider=AnthropicProvider(anthropic_client=anthropic), settings=settings)
+        anthropic = AnthropicProvider(api_key=_key(spec, environ, "anthropic"), base_url=spec.base_url)
+        _tame(anthropic.client, timeout_s)
+        return AnthropicModel(model, provider=anthropic, settings=settings)
     if provider in _OPENAI_FORMS:
-        openai = AsyncOpenAI(
-            api_key=_key(spec, environ, "openai"), base_url=spec.base_url, timeout=timeout_s, max_retries=0
-        )
+        openai = OpenAIProvider(api_key=_key(spec, environ, "openai"), base_url=spec.base_url)
+        _tame(openai.client, timeout_s)
         form = _OPENAI_FORMS[provider]
-        return form(model, provider=OpenAIProvider(openai_client=openai), settings=settings)
+        return form(model, provider=openai, settings=settings)
     if spec.base_url is not None or spec.api_key is not None:
         raise Misconfigured(
             f"llm.base_url and llm.api_key go with anthropic:, openai:, openai-responses: and openai-chat: models; "
@@ -83,6 +80,19 @@ def build_model(spec: LLMSpec, environ: Mapping[str, str], timeout_s: float) -> 
         return infer_model(name)
     except (UserError, ImportError) as error:
         raise Misconfigured(f"llm.model: {str(error).splitlines()[0]}") from error
+
+
+class _Client(Protocol):
+    """What the SDKs' clients have in common."""
+
+    max_retries: int
+    timeout: Any
+
+
+def _tame(client: _Client, timeout_s: float) -> None:
+    """One attempt a call, and no longer than ours may take."""
+    client.max_retries = 0
+    client.timeout = timeout_s
 
 
 def _key(spec: LLMSpec, environ: Mapping[str, str], provider: str) -> str:

@@ -7,9 +7,8 @@ class LLMSpec(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=T
     """The model behind the built-in assistant and `turn.model`. Section ``llm``."""
 
     model: str = "auto"
-    """`provider:name` such as `anthropic:claude-sonnet-4-5` or `openai:gpt-5`; `demo` is the offline rule-based model.
-    `auto` takes Anthropic or OpenAI where the environment has their API key, an OpenAI-compatible server where
-    `base_url` is set, and `demo` otherwise."""
+    """`provider:name` such as `anthropic:claude-sonnet-5-5` or `openai:gpt-6.1-terra`; `demo` is the offline one.
+    `auto` takes Anthropic or OpenAI where the environment has their API key, and `demo` otherwise."""
 
     base_url: str | None = None
     """Address of the provider's API; None is the provider's own."""
