@@ -1,0 +1,329 @@
+"""
+Write the documents that list code, from the code.
+
+``python docs/render.py`` writes them; ``--check`` writes nothing, names every one that is stale, and exits with 1.
+A rendered document is one function that returns its text, and one entry in ``RENDERED``.
+"""
+
+import argparse
+import re
+import sys
+import types
+from collections.abc import Callable, Iterable
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+import prometheus_client
+from prometheus_client.metrics import MetricWrapperBase
+from public_api import api
+
+from holdfast import config, errors, events
+from holdfast.telemetry import Metrics
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src"
+RENDERED_BY = "<!-- Rendered from the code by `make render`: change the code, not this file. -->"
+
+
+def configuration() -> str:
+    """Every setting, from the parts' own specs."""
+    parts = [CONFIGURATION]
+    for section in config.describe():
+        rows = [(f"`{key.name}`", _range(key), _default(key), key.doc, f"`{key.variable}`") for key in section.keys]
+        table = _table(("Key", "Type", "Default", "Meaning", "Variable"), rows)
+        parts.append(f"## {section.name}\n\n{_markdown(section.doc)}\n\n{table}")
+    return _document("Configuration", *parts)
+
+
+def errors_page() -> str:
+    """Every error, and what each reader of it does."""
+    everyone = [cls for cls in errors.every_error() if cls.__module__ == errors.__name__]
+    if wrong := {cls.__name__ for cls in everyone} ^ set(TO_DO):
+        raise SystemExit(f"docs/render.py: TO_DO must name exactly the errors there are; look at {sorted(wrong)}")
+    rows = [
+        (f"[`{cls.code}`](#{cls.code})", _status(cls), "yes" if cls.retryable else "no", cls.public) for cls in everyone
+    ]
+    parts = [ERRORS, _drawing(errors), _table(("Code", "Status", "Retry", "What every caller is told"), rows)]
+    for cls in everyone:
+        to_do = "".join(f"- *{reader}:* {text}\n" for reader, text in TO_DO[cls.__name__].items())
+        parts.append(f"## {cls.code}\n\n`{cls.__name__}`: {_doc(cls)}\n\n{to_do}")
+    return _document("Errors", *parts)
+
+
+def events_page() -> str:
+    """Every event, with its fields."""
+    parts = [EVENTS, _drawing(events)]
+    structs: dict[str, type[msgspec.Struct]] = {event.name: event for event in events.EVERY_EVENT}
+    structs["usage"] = events.Usage
+    for name, struct in structs.items():
+        parts.append(f"## {name}\n\n{_doc(struct)}\n\n{_fields(struct)}")
+    return _document("Events", *parts)
+
+
+def metrics_page() -> str:
+    """Every metric."""
+    kinds = {prometheus_client.Counter: "counter", prometheus_client.Gauge: "gauge"}
+    collectors = [made for made in vars(Metrics("0", ())).values() if isinstance(made, MetricWrapperBase)]
+    rows = []
+    for made in collectors:
+        [about] = made.describe()
+        suffix = "_total" if isinstance(made, prometheus_client.Counter) else ""
+        labels = ", ".join(f"`{label}`" for label in made._labelnames)  # noqa: SLF001 - it has no public name
+        rows.append((f"`{about.name}{suffix}`", kinds.get(type(made), "histogram"), labels, about.documentation))
+    return _document("Metrics", METRICS_SAY, _table(("Metric", "Type", "Labels", "Meaning"), rows))
+
+
+RENDERED: dict[str, Callable[[], str]] = {
+    "docs/configuration.md": configuration,
+    "docs/errors.md": errors_page,
+    "docs/events.md": events_page,
+    "docs/metrics.md": metrics_page,
+    "api.txt": lambda: api(SOURCE),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Write what is stale, or with ``--check`` name it; the exit code."""
+    parser = argparse.ArgumentParser(description="Write the documents that list code, from the code.")
+    parser.add_argument("--check", action="store_true", help="write nothing; name what is stale and exit with 1")
+    check = parser.parse_args(arguments).check
+    stale = False
+    for name, render in RENDERED.items():
+        path, text = ROOT / name, render()
+        if path.exists() and path.read_text("utf-8") == text:
+            continue
+        if check:
+            stale = True
+            print(f"{name} is stale: run `make render`")
+        else:
+            path.write_text(text, "utf-8")
+            print(f"{name} written")
+    return 1 if stale else 0
+
+
+# The words
+
+METRICS_SAY = """\
+On the metrics port and at `/metrics` of the API, in the Prometheus text format. Durations are in seconds. Label values
+are closed sets: what is outside of them is told as `_other`, and no session, user or turn ever becomes a label. Series
+whose labels are known exist from the start. `process_*` and `python_gc_*` come on top.
+"""
+
+
+CONFIGURATION = f"""\
+Every setting has a default that is safe in production. Four sources may change it; the later one wins:
+
+1. the default,
+2. the file `{config.FILES[0]}` (or `{config.FILES[1]}`, `{config.FILES[2]}`) in the working directory, or the one
+   that `--config` or the variable `{config.FILE_VARIABLE}` names,
+3. the environment variable in the table's last column,
+4. the command's own option, where it has one.
+
+```toml
+[server]
+port = 8081
+cors_origins = ["https://app.example"]
+
+[resilience]
+turn_s = 90
+```
+
+In the environment a list is JSON or separated by commas. An empty text stands for none where a setting may be none.
+Paths are relative to the working directory.
+
+A secret is best not written down: `env:NAME` takes it from a variable, `file:PATH` from a file, whose last line break
+is dropped. Secrets are never shown, not even in an error.
+
+```console
+$ holdfast config check     # whether the settings are right; if not, every reason, and exit code 2
+$ holdfast config show      # every setting in force, and where it came from
+$ holdfast config schema    # JSON Schema, for an editor
+```
+
+Whatever is wrong keeps the server from starting, with one line for each problem:
+
+```text
+holdfast.toml: unknown key server.prot; did you mean server.port?
+HOLDFAST_SERVER__PORT: server.port must be between 0 and 65535, got "99999"
+```
+"""
+
+ERRORS = """\
+An error has a stable code, a text that is the same for every caller, and a detail for the log. Over HTTP it is
+`application/problem+json` with the code, the status and a `trace_id`, under which the log has the detail.
+*Retry* says whether the same request may succeed later; a `Retry-After` header says when, where anybody can know.
+"""
+
+EVENTS = """\
+Everything a turn does is one of these facts. The stream of a turn, the logs and the metrics are all made from them.
+Fields marked *content* hold what people or models wrote: only the caller's own stream carries them.
+"""
+
+TO_DO: dict[str, dict[str, str]] = {
+    "HoldfastError": {"Developer": "Catch it to catch them all; raise one of those below it."},
+    "Invalid": {"Caller": "Correct the request, as the detail says, then send it again."},
+    "NotJson": {"Caller": "Send a JSON object in UTF-8."},
+    "Unprocessable": {
+        "Caller": "Correct the field the detail names; the OpenAPI document lists what the route takes.",
+        "Developer": "Say in the detail which field it is and what is allowed.",
+    },
+    "NotFound": {
+        "Caller": "Check the id and the credential: what belongs to somebody else looks absent.",
+        "Developer": "Raise it for what is hidden as well as for what is absent, with the same words.",
+    },
+    "MethodNotAllowed": {"Caller": "Use a method from the `Allow` header."},
+    "BodyTimeout": {
+        "Caller": "Send the body again, without pauses.",
+        "Operator": "If many callers see it, look at the network before the server, then at `server.body_timeout_s`.",
+    },
+    "TooLarge": {"Caller": "Send less.", "Operator": "Raise `server.max_body_bytes` if such bodies are expected."},
+    "NotSupportedMedia": {"Caller": "Send `Content-Type: application/json`."},
+    "Denied": {"Caller": "Do not repeat it.", "Operator": "Change the rule if it should have been allowed."},
+    "Unauthenticated": {
+        "Caller": "Send a valid API key as `Authorization: Bearer …` or `X-API-Key: …`.",
+        "Operator": "Create a key for the caller if they should have one.",
+        "Developer": "Never say which of unknown, revoked and expired it was.",
+    },
+    "Forbidden": {
+        "Caller": "Use a credential that covers this.",
+        "Operator": "Give the caller a credential with the scope the detail names, if they should have it.",
+    },
+    "Refused": {
+        "Caller": "Try again later, after `Retry-After` where it is given.",
+        "Operator": "If it lasts, look at the log for what is short.",
+        "Developer": "Raise it, or one below it, only where nothing was done.",
+    },
+    "SessionBusy": {
+        "Caller": "Wait for the session's running turn, or use another session.",
+        "Operator": "Look for turns that take long; `server.session_wait_s` is how long a message waits.",
+    },
+    "Draining": {
+        "Caller": "Send the request again: another replica, or this one after its restart, will take it.",
+        "Operator": "Expected at a restart; if callers notice, raise `shutdown.lame_duck_s`.",
+    },
+    "TimedOut": {
+        "Caller": "Check what has happened before repeating a request that changes something.",
+        "Operator": "Look at the turn's model and tool calls for the slow one.",
+    },
+    "DeadlineExceeded": {
+        "Caller": "Ask for less in one turn, or try again.",
+        "Operator": "Look for the slow call; raise `resilience.turn_s` if turns are meant to take longer.",
+        "Developer": "Let it through: no call can succeed any more.",
+    },
+    "AttemptTimedOut": {
+        "Caller": "Try again.",
+        "Operator": "Look at the provider or tool the detail names; its limit is one of the `resilience` settings.",
+        "Developer": "Catch it around a call the agent can do without.",
+    },
+    "Failed": {"Caller": "Report the `trace_id`.", "Operator": "Look the `trace_id` up in the log."},
+    "ModelUnavailable": {
+        "Caller": "Try again later, after `Retry-After` where it is given.",
+        "Operator": "Look at the provider's status page and at your quota with them.",
+        "Developer": "Catch it to answer without the model.",
+    },
+    "ModelRejected": {
+        "Caller": "Report the `trace_id`.",
+        "Operator": "Check `llm.api_key`, `llm.model` and `llm.base_url`; the log has the provider's reason.",
+        "Developer": "Check what the agent sent: too long, or a parameter this model does not take.",
+    },
+    "ModelMalformed": {
+        "Caller": "Try again, or ask differently.",
+        "Operator": "If it is frequent, the model is too weak for this agent.",
+        "Developer": "Make the agent's output type more forgiving, or its instructions more exact.",
+    },
+    "AgentFailed": {
+        "Caller": "Report the `trace_id`.",
+        "Operator": "Hand the log's traceback to the agent's developer.",
+    },
+    "TurnCancelled": {
+        "Caller": "Send the message again; check what has happened first, if it changes something.",
+        "Operator": "Give running turns more time with `shutdown.deadline_s`.",
+        "Developer": "Let cancellation through, and clean up in `finally`.",
+    },
+    "StoreUnavailable": {
+        "Caller": "Try again later.",
+        "Operator": "Check the database that `store.url` names, and that its disk is not full.",
+    },
+    "Misconfigured": {
+        "Caller": "Never seen by a caller: the server did not start.",
+        "Operator": "Correct the settings as the lines on the terminal say; `holdfast config check` repeats them.",
+        "Developer": "Say in the detail which setting it is, what is allowed and what to do.",
+    },
+}
+"""What each reader of an error does about it; those who need do nothing are left out."""
+
+
+# Tables and drawings
+
+
+def _document(title: str, *parts: str) -> str:
+    return "\n".join([f"{RENDERED_BY}\n\n# {title}\n", *parts])
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _drawing(module: types.ModuleType) -> str:
+    after = (module.__doc__ or "").partition("::\n")[2].splitlines()
+    drawn = takewhile(lambda line: not line or line.startswith("    "), after)
+    return "```text\n" + "\n".join(line.removeprefix("    ") for line in drawn).strip("\n") + "\n```\n"
+
+
+def _doc(thing: type) -> str:
+    return _markdown(" ".join((thing.__doc__ or "").partition("Attributes:")[0].split()))
+
+
+def _attributes(thing: type) -> dict[str, str]:
+    return dict(re.findall(r"^ +(\w+): (.+)$", (thing.__doc__ or "").partition("Attributes:")[2], re.MULTILINE))
+
+
+def _markdown(text: str) -> str:
+    return text.replace("``", "`")
+
+
+def _range(key: config.Key) -> str:
+    if key.allowed.startswith("one of "):
+        return " or ".join(f"`{choice}`" for choice in key.allowed.removeprefix("one of ").split(", "))
+    if found := re.match(r"text that matches (\S+), such as", key.allowed):
+        return f"text matching `{found[1]}`"
+    words = key.type.removeprefix("a ") + (" or none" if key.optional else "")
+    return f"{words}, {key.allowed}" if key.allowed else words
+
+
+def _default(key: config.Key) -> str:
+    values = key.default if isinstance(key.default, list) else [key.default]
+    words = {"None": "none", "": "empty"}
+    return ", ".join(words.get(str(value), f"`{value}`") for value in values) or "empty"
+
+
+def _status(cls: type[errors.HoldfastError]) -> str:
+    return "exit code 2" if cls is errors.Misconfigured else str(cls.status)
+
+
+def _fields(struct: type[msgspec.Struct]) -> str:
+    hints, told = get_type_hints(struct), _attributes(struct)
+    rows = []
+    for field in msgspec.structs.fields(struct):
+        note = "*content*" if field.name in events.CONTENT else told.get(field.name, "")
+        rows.append((f"`{field.name}`", _words(hints[field.name]), note))
+    return _table(("Field", "Type", "Note"), rows)
+
+
+def _words(hint: Any) -> str:
+    plain = {str: "text", int: "whole number", float: "number", bool: "true or false", msgspec.Raw: "JSON"}
+    if get_origin(hint) is Literal:
+        return " or ".join(f"`{choice}`" for choice in get_args(hint))
+    if get_origin(hint) in {Union, types.UnionType}:
+        return " or ".join("none" if part is type(None) else _words(part) for part in get_args(hint))
+    return "[usage](#usage)" if hint is events.Usage else plain[hint]
+
+
+# The public names, from the source
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
