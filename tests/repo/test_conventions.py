@@ -32,7 +32,7 @@ CLIENTS = {
     "prometheus_client": {"telemetry/"},
     "pydantic": {""},
     "pydantic_ai": {"adapters/", "agents/", "runtime.py"},
-    "pydantic_core": {"adapters/pydantic_ai.py"},
+    "pydantic_core": {"adapters/"},
     "rich": {"cli/"},
     "sqlite3": {"store/"},
     "starlette": {"server/"},

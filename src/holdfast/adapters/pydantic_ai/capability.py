@@ -1,0 +1,117 @@
+"""The capability that takes an agent's model and tool calls through the guard of the turn it runs in."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple
+
+from pydantic_ai import RunContext
+from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
+from pydantic_ai.capabilities.abstract import WrapRunHandler, WrapToolExecuteHandler
+from pydantic_ai.exceptions import ToolFailed
+from pydantic_ai.messages import ToolCallPart
+from pydantic_ai.models import Model, ModelRequestContext
+from pydantic_ai.run import AgentRunResult
+from pydantic_ai.settings import ModelSettings, merge_model_settings
+from pydantic_ai.tools import ToolDefinition
+
+from holdfast.adapters.pydantic_ai.model import guard_model
+from holdfast.errors import AttemptTimedOut
+from holdfast.guard import Guard, ambient
+from holdfast.tools import ToolError
+
+MODELS_KEPT = 64
+"""Models an agent may change between before the guarded ones are made anew."""
+
+
+class GuardedOnce(NamedTuple):
+    """A model, kept so that its identity stays its own, and the same model with the guard around it."""
+
+    model: Model
+    guarded: Model
+
+
+class Crossings(AbstractCapability[Any]):
+    """Takes an agent's model and tool calls through the guard of the turn it runs in."""
+
+    def __init__(self) -> None:
+        self.id = "holdfast"
+        self._guarded: dict[int, GuardedOnce] = {}
+
+    def get_ordering(self) -> CapabilityOrdering:
+        """Outermost: nothing another capability does escapes the guard."""
+        return CapabilityOrdering(position="outermost")
+
+    def get_wrapper_model(self, model: Model) -> Model:
+        """The model with the guard around every attempt, made once for each of the last models seen."""
+        known = self._guarded.get(id(model))
+        if known is None:
+            if len(self._guarded) >= MODELS_KEPT:
+                self._guarded.clear()
+            known = self._guarded[id(model)] = GuardedOnce(model, guard_model(model))
+        return known.guarded
+
+    async def wrap_tool_execute(
+        self,
+        ctx: RunContext[Any],
+        *,
+        call: ToolCallPart,
+        tool_def: ToolDefinition,
+        args: dict[str, Any],
+        handler: WrapToolExecuteHandler,
+    ) -> Any:
+        """Run the tool through the guard. The model is told of a tool that could not do it or took too long."""
+        del ctx, tool_def
+        guard = ambient.get()
+        if guard is None:
+            return await handler(args)
+        try:
+            return await guard.tool(call.tool_name, args, call.tool_call_id, lambda: handler(args))
+        except ToolError as error:
+            raise ToolFailed(str(error)) from error
+        except AttemptTimedOut as error:
+            raise ToolFailed(error.detail) from error
+
+
+class StreamCrossings(Crossings):
+    """The same for agents that stream. Pydantic AI keeps the limits of a stream, as it knows where it is read."""
+
+    async def prepare_model_request(
+        self, ctx: RunContext[Any], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        """Give the attempt its limits; shorter ones of the agent's own stay."""
+        del ctx
+        guard = ambient.get()
+        if guard is not None:
+            first_s, total_s = guard.model.stream_limits()
+            mine = request_context.model_settings or {}
+            limits = ModelSettings(
+                first_event_timeout=min(first_s, mine.get("first_event_timeout", first_s)),
+                request_timeout=min(total_s, mine.get("request_timeout", total_s)),
+            )
+            request_context.model_settings = merge_model_settings(request_context.model_settings, limits)
+        return request_context
+
+
+class HoldfastCapability(StreamCrossings):
+    """
+    The same for agents that run in your own process: each run is a turn of its own.
+
+    Args:
+        begin: Begins a turn for a run that is in none.
+    """
+
+    def __init__(self, begin: Callable[[str], AbstractAsyncContextManager[Guard]]) -> None:
+        super().__init__()
+        self._begin = begin
+
+    async def wrap_run(self, ctx: RunContext[Any], *, handler: WrapRunHandler) -> AgentRunResult[Any]:
+        """Begin a turn where there is none."""
+        if ambient.get() is not None:
+            return await handler()
+        name = ctx.agent.name if ctx.agent is not None else None
+        async with self._begin(name or "agent") as guard:
+            token = ambient.set(guard)
+            try:
+                return await handler()
+            finally:
+                ambient.reset(token)
