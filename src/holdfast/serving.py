@@ -1,8 +1,12 @@
 """What the HTTP server is told: kept apart from the server, so that settings need not know HTTP."""
 
+import re
+from ipaddress import ip_network
 from pathlib import Path
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s*A-Z]+")
 
 
 class ServerSpec(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -15,16 +19,17 @@ class ServerSpec(BaseModel, frozen=True, extra="forbid", use_attribute_docstring
     """TCP port to listen on; 0 takes any free one."""
 
     max_body_bytes: int = Field(1_048_576, ge=1_024, le=1_073_741_824)
-    """Largest request body in bytes; a larger one is answered 413 and not read to its end."""
+    """Largest request body in bytes; a larger one is answered 413 and not kept."""
 
     body_timeout_s: float = Field(15.0, gt=0, le=3_600)
-    """Seconds a request body may take to arrive; after that the answer is 408."""
+    """Seconds a request's head may take to arrive, and its body after that; later than that the answer is 408."""
 
     session_wait_s: float = Field(30.0, ge=0, le=3_600)
     """Seconds a message waits for an earlier turn of its session; after that the answer is 409. 0 never waits."""
 
     cors_origins: tuple[str, ...] = ()
-    """Origins whose pages may call the API from a browser, such as `https://app.example`; empty allows none."""
+    """Origins whose pages may call the API from a browser, such as `https://app.example`; `*` is every page's, and
+    empty allows none."""
 
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks whose `X-Forwarded-For` is believed; empty believes nobody."""
@@ -34,6 +39,24 @@ class ServerSpec(BaseModel, frozen=True, extra="forbid", use_attribute_docstring
 
     tls_key: Path | None = None
     """PEM file with the private key of `tls_cert`."""
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_what_browsers_send(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin} is no origin: write scheme://host or scheme://host:port, in lower case")
+        return origins
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_addresses(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ip_network(proxy)
+            except ValueError as error:
+                raise ValueError(f"{proxy} is neither an address nor a network such as 10.0.0.0/8") from error
+        return proxies
 
     @model_validator(mode="after")
     def _tls_is_both_or_neither(self) -> "ServerSpec":

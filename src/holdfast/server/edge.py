@@ -1,0 +1,87 @@
+"""
+The outermost layer of the application: what happens to every request, whatever it asks.
+
+    ids in ▸ the route's work ▸ an error that nobody expected becomes a 500 ▸ ids out, counted, logged
+"""
+
+import asyncio
+import re
+from collections.abc import Collection
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
+
+from holdfast.clock import NS, Clock, token_hex
+from holdfast.errors import Draining, HoldfastError
+from holdfast.server.errors import problem_response, template_of
+from holdfast.telemetry import OTHER, Metrics, log_failure, logger, read_traceparent
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+QUIET = frozenset({"/health", "/health/live", "/health/ready", "/healthz", "/readyz", "/metrics"})
+"""Routes that probes and scrapers ask again and again: logged at debug level, unless they fail."""
+
+
+class Edge:
+    """
+    Gives each request its ids, and tells metrics and logs how it ended.
+
+    Args:
+        app: What serves the request.
+        routes: The templates of the routes there are; every other path is told as ``_other``.
+        metrics: Where requests are counted.
+        clock: The clock they are timed on.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Collection[str], metrics: Metrics, clock: Clock) -> None:
+        self._app = app
+        self._routes = routes
+        self._metrics = metrics
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's event."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        trace = read_traceparent(request.headers.get("traceparent"))
+        asked_id = request.headers.get("x-request-id", "")
+        request_id = asked_id if _REQUEST_ID.fullmatch(asked_id) else token_hex(8)
+        request.state.trace = trace
+        request.state.request_id = request_id
+        # HEAD is a GET whose body the server below leaves out.
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        began = self._clock.now()
+        status = 0
+
+        async def send_with_ids(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                ids = [(b"x-request-id", request_id.encode()), (b"traceparent", trace.traceparent().encode())]
+                message = {**message, "headers": [*message["headers"], *ids]}
+            await send(message)
+
+        with bound_contextvars(request_id=request_id, trace_id=trace.trace_id):
+            try:
+                await self._app(inner, receive, send_with_ids)
+            except asyncio.CancelledError:
+                if status:
+                    raise
+                # The server is closing and gave up waiting for this request. Nobody around us needs to hear of it.
+                await problem_response(Draining(), trace.trace_id)(scope, receive, send_with_ids)
+            except Exception as error:  # noqa: BLE001 - the last line of defence: a caller gets an answer, the log a line
+                log_failure(error)
+                if not status:
+                    unexpected = HoldfastError("unexpected error")
+                    await problem_response(unexpected, trace.trace_id)(scope, receive, send_with_ids)
+            finally:
+                self._tell(scope["method"], template_of(inner), status, (self._clock.now() - began) / NS)
+
+    def _tell(self, method: str, asked: str, status: int, duration_s: float) -> None:
+        route = asked if asked in self._routes else OTHER
+        self._metrics.answered(method, route, status, duration_s)
+        quiet = route in QUIET and status < 400
+        write = logger.debug if quiet else logger.info
+        write("http_request", method=method, route=route, status=status, duration_s=round(duration_s, 6))

@@ -1,0 +1,165 @@
+"""``/v1/sessions``: what a caller has talked about, and deleting it."""
+
+import base64
+import binascii
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from holdfast.clock import NS, iso
+from holdfast.errors import NotFound, SessionBusy, Unprocessable
+from holdfast.runtime import Holdfast
+from holdfast.server.auth import Gate
+from holdfast.store import SessionSummary, TurnRecord
+
+_NAME = r"^[^\x00-\x1f\x7f]{1,200}$"
+
+SessionId = Annotated[str, Path(description="The session's name, as the caller chose it.", pattern=_NAME)]
+UserId = Annotated[
+    str | None,
+    Query(description="End user, believed from a delegate key, and on loopback without keys.", pattern=_NAME),
+]
+Limit = Annotated[int, Query(description="Most items to return.", ge=1, le=200)]
+
+
+class SessionItem(BaseModel):
+    """A session in the list."""
+
+    session_id: str
+    turns: int
+    created_at: str
+    updated_at: str
+
+
+class SessionList(BaseModel):
+    """Sessions, latest first."""
+
+    sessions: list[SessionItem]
+    next: str | None = Field(description="Cursor of the next page; null on the last.")
+
+
+class TurnUsage(BaseModel):
+    """What a turn used."""
+
+    model_calls: int
+    tool_calls: int
+    input_tokens: int
+    output_tokens: int
+
+
+class TurnItem(BaseModel):
+    """One turn of a session."""
+
+    turn_id: str
+    number: int
+    agent: str
+    trace_id: str
+    started_at: str
+    duration_s: float
+    message: str
+    reply: str
+    outcome: str
+    error: str | None
+    usage: TurnUsage
+
+
+class SessionView(BaseModel):
+    """A session with its turns, latest first."""
+
+    session_id: str
+    turns: list[TurnItem]
+    next: int | None = Field(description="Pass as `before` for the next page; null on the last.")
+
+
+def sessions_router(hold: Holdfast, gate: Gate) -> APIRouter:
+    """The routes, for the sessions of whoever asks."""
+    router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+
+    @router.get("", operation_id="list_sessions", summary="List sessions")
+    async def list_sessions(
+        request: Request, user_id: UserId = None, limit: Limit = 50, cursor: str | None = None
+    ) -> SessionList:
+        principal = (await gate.identify(request)).acting_for(user_id)
+        found = await hold.store.sessions(principal, limit + 1, _read_cursor(cursor))
+        page = found[:limit]
+        return SessionList(
+            sessions=[_session_item(session) for session in page],
+            next=_cursor(page[-1]) if len(found) > limit else None,
+        )
+
+    @router.get("/{session_id:path}", operation_id="show_session", summary="Show a session")
+    async def show_session(
+        request: Request,
+        session_id: SessionId,
+        user_id: UserId = None,
+        limit: Limit = 50,
+        before: Annotated[int | None, Query(description="Only turns numbered below this.", ge=1, lt=2**63)] = None,
+    ) -> SessionView:
+        principal = (await gate.identify(request)).acting_for(user_id)
+        found = await hold.store.turns(principal, session_id, limit + 1, before)
+        if found is None:
+            raise NotFound(f"there is no session {session_id}")
+        page = found[:limit]
+        return SessionView(
+            session_id=session_id,
+            turns=[_turn_item(turn) for turn in page],
+            next=page[-1].number if len(found) > limit else None,
+        )
+
+    @router.delete("/{session_id:path}", operation_id="delete_session", status_code=204, summary="Delete a session")
+    async def delete_session(request: Request, session_id: SessionId, user_id: UserId = None) -> Response:
+        principal = (await gate.identify(request)).acting_for(user_id)
+        async with hold.places.hold((principal, session_id), 0.0, lambda: SessionBusy(retry_after_s=1.0)):
+            if not await hold.store.forget(principal, session_id):
+                raise NotFound(f"there is no session {session_id}")
+        return Response(status_code=204)
+
+    return router
+
+
+def _session_item(session: SessionSummary) -> SessionItem:
+    return SessionItem(
+        session_id=session.session_id,
+        turns=session.turns,
+        created_at=iso(session.created_ns),
+        updated_at=iso(session.updated_ns),
+    )
+
+
+def _turn_item(turn: TurnRecord) -> TurnItem:
+    usage = turn.usage
+    return TurnItem(
+        turn_id=turn.turn_id,
+        number=turn.number,
+        agent=turn.agent,
+        trace_id=turn.trace_id,
+        started_at=iso(turn.started_ns),
+        duration_s=turn.duration_ns / NS,
+        message=turn.message,
+        reply=turn.reply,
+        outcome=turn.outcome,
+        error=turn.error,
+        usage=TurnUsage(
+            model_calls=usage.model_calls,
+            tool_calls=usage.tool_calls,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+        ),
+    )
+
+
+def _cursor(session: SessionSummary) -> str:
+    return base64.urlsafe_b64encode(f"{session.updated_ns} {session.session_id}".encode()).decode()
+
+
+def _read_cursor(cursor: str | None) -> tuple[int, str] | None:
+    if cursor is None:
+        return None
+    try:
+        updated, space, session_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
+        if not space or not 0 <= int(updated) < 2**63:
+            raise ValueError(cursor)
+        return int(updated), session_id
+    except (ValueError, binascii.Error) as error:
+        raise Unprocessable("cursor must be one that an earlier page gave as `next`") from error
