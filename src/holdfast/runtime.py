@@ -22,7 +22,7 @@ from holdfast._version import __version__
 from holdfast.adapters import HoldfastCapability, PydanticAgent, adapt, load_agent
 from holdfast.agents.assistant import NAME as ASSISTANT
 from holdfast.agents.assistant import build_assistant
-from holdfast.agents.models import build_model, choose_model
+from holdfast.agents.models import build_model, choose_model, settings_of
 from holdfast.clock import Clock, token_hex
 from holdfast.config import Settings, load
 from holdfast.errors import HoldfastError, Misconfigured, NotFound
@@ -66,11 +66,10 @@ class Holdfast:
         self.places = Turnstile()
         self.drain = Drain(settings.shutdown, self.clock)
         self.health = Health(self.clock, (Check("store", self._ask_store),))
-        self._model = build_model(settings.llm, environ, settings.resilience.model_s)
-        self._plain = PydanticAgent(PydanticAIAgent(self._model, name="model"), "model")
-        assistant = build_assistant(
-            self._model, standard_tools(settings.tools, self.clock), settings.agent.instructions
-        )
+        model, sent_with = build_model(settings.llm, environ, settings.resilience.model_s), settings_of(settings.llm)
+        self._plain = PydanticAgent(PydanticAIAgent(model, name="model", model_settings=sent_with), "model")
+        tools = standard_tools(settings.tools, self.clock)
+        assistant = build_assistant(model, sent_with, tools, settings.agent.instructions)
         self.agents: dict[str, Agent] = {}
         self.default_agent = ASSISTANT
         for target in settings.agent.targets:

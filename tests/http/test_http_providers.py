@@ -11,7 +11,7 @@ import pytest
 from holdfast.sim import running_simulator
 
 if TYPE_CHECKING:
-    from conftest import Api, Connect, Serve
+    from tests.http.conftest import Api, Connect, Serve
 
 FORMS = ["anthropic:claude-sonnet-5-5", "openai:gpt-6.1-terra", "openai-chat:gpt-6.1-terra"]
 QUESTION = "What is 17*23, and which files are here?"

@@ -13,7 +13,7 @@ from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
 
 from holdfast.adapters import PydanticAgent
-from holdfast.agents.models import build_model
+from holdfast.agents.models import build_model, settings_of
 from holdfast.agents.spec import LLMSpec
 from holdfast.clock import Clock
 from holdfast.errors import AttemptTimedOut, HoldfastError, ModelMalformed, ModelRejected, ModelUnavailable
@@ -47,11 +47,14 @@ def turn_for(message: str, *, streams: bool, spec: GuardSpec | None = None) -> t
 
 
 @asynccontextmanager
-async def served(form: str, script: Any = WEATHER) -> AsyncIterator[tuple[PydanticAgent, Simulator]]:
+async def served(
+    form: str, script: Any = WEATHER, *, sends_max_tokens: bool = True
+) -> AsyncIterator[tuple[PydanticAgent, Simulator]]:
     async with Simulator(script) as sim:
         base_url = sim.url if form.startswith("anthropic") else f"{sim.url}/v1"
         model = build_model(LLMSpec(model=form, base_url=base_url, api_key=SecretStr("k")), {}, 30.0)
-        async with PydanticAgent(Agent(model, tools=[weather]), "a") as agent:
+        settings = settings_of(LLMSpec()) if sends_max_tokens else None
+        async with PydanticAgent(Agent(model, tools=[weather], model_settings=settings), "a") as agent:
             yield agent, sim
 
 
@@ -109,6 +112,16 @@ async def test_each_failure_is_one_attempt_and_one_of_our_errors(
     assert (finished.status, finished.error) == ("error", caught.value.code)
     if isinstance(fault, dict):
         assert caught.value.retry_after_s == fault["retry_after_s"]
+
+
+async def test_a_stream_that_the_client_reads_on_its_own_is_not_taken_for_an_answer_when_it_is_cut() -> None:
+    """Without a bound on its answer, Pydantic AI streams an Anthropic request that nobody wants streamed."""
+    async with served(FORMS[0], sends_max_tokens=False) as (agent, sim):
+        sim.add_fault("truncated")
+        turn, _ = turn_for("hello", streams=False)
+        with pytest.raises(ModelUnavailable):
+            await agent.answer(turn)
+        assert sim.requests[0].request.stream
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic_ai import Agent
 from pydantic_ai.models import Model
+from pydantic_ai.settings import ModelSettings
 
 NAME = "assistant"
 
@@ -16,7 +17,9 @@ INSTRUCTIONS = (
 
 
 def build_assistant(
-    model: Model, tools: Sequence[Callable[..., Awaitable[Any]]], instructions: str = ""
+    model: Model, settings: ModelSettings, tools: Sequence[Callable[..., Awaitable[Any]]], instructions: str = ""
 ) -> Agent[None, str]:
     """The assistant on ``model`` with ``tools``; empty ``instructions`` are its own."""
-    return Agent(model, name=NAME, instructions=instructions or INSTRUCTIONS, tools=list(tools))
+    return Agent(
+        model, name=NAME, instructions=instructions or INSTRUCTIONS, tools=list(tools), model_settings=settings
+    )

@@ -6,14 +6,11 @@ that the guard counts and bounds.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic_ai.exceptions import UserError
 from pydantic_ai.models import Model, infer_model
-from pydantic_ai.models.anthropic import AnthropicModel
-from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
-from pydantic_ai.providers.anthropic import AnthropicProvider
-from pydantic_ai.providers.openai import OpenAIProvider
+from pydantic_ai.providers import Provider, infer_provider_class
 from pydantic_ai.settings import ModelSettings
 
 from holdfast.agents.demo_model import DEMO, demo_model
@@ -22,12 +19,13 @@ from holdfast.errors import Misconfigured
 
 DEFAULT_ANTHROPIC = "anthropic:claude-sonnet-5-5"
 DEFAULT_OPENAI = "openai:gpt-6.1-terra"
-_KEY_VARIABLES = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
-_OPENAI_FORMS: dict[str, type[OpenAIResponsesModel] | type[OpenAIChatModel]] = {
-    "openai": OpenAIResponsesModel,
-    "openai-responses": OpenAIResponsesModel,
-    "openai-chat": OpenAIChatModel,
+_KEY_VARIABLES = {
+    "anthropic": "ANTHROPIC_API_KEY",
+    "openai": "OPENAI_API_KEY",
+    "openai-responses": "OPENAI_API_KEY",
+    "openai-chat": "OPENAI_API_KEY",
 }
+"""Providers that ``llm.base_url`` and ``llm.api_key`` are for, and where each looks for its key otherwise."""
 
 
 def choose_model(spec: LLMSpec, environ: Mapping[str, str]) -> str:
@@ -60,20 +58,12 @@ def build_model(spec: LLMSpec, environ: Mapping[str, str], timeout_s: float) -> 
     name = choose_model(spec, environ)
     if name == DEMO:
         return demo_model()
-    provider, _, model = name.partition(":")
-    settings = ModelSettings(max_tokens=spec.max_output_tokens)
-    if provider == "anthropic":
-        anthropic = AnthropicProvider(api_key=_key(spec, environ, "anthropic"), base_url=spec.base_url)
-        _tame(anthropic.client, timeout_s)
-        return AnthropicModel(model, provider=anthropic, settings=settings)
-    if provider in _OPENAI_FORMS:
-        openai = OpenAIProvider(api_key=_key(spec, environ, "openai"), base_url=spec.base_url)
-        _tame(openai.client, timeout_s)
-        form = _OPENAI_FORMS[provider]
-        return form(model, provider=openai, settings=settings)
+    provider = name.partition(":")[0]
+    if provider in _KEY_VARIABLES:
+        return infer_model(name, lambda provider: _provider(provider, spec, environ, timeout_s))
     if spec.base_url is not None or spec.api_key is not None:
         raise Misconfigured(
-            f"llm.base_url and llm.api_key go with anthropic:, openai:, openai-responses: and openai-chat: models; "
+            f"llm.base_url and llm.api_key go with {', '.join(f'{known}:' for known in _KEY_VARIABLES)} models; "
             f"{name} takes its provider's own variables"
         )
     try:
@@ -82,17 +72,17 @@ def build_model(spec: LLMSpec, environ: Mapping[str, str], timeout_s: float) -> 
         raise Misconfigured(f"llm.model: {str(error).splitlines()[0]}") from error
 
 
-class _Client(Protocol):
-    """What the SDKs' clients have in common."""
-
-    max_retries: int
-    timeout: Any
+def settings_of(spec: LLMSpec) -> ModelSettings:
+    """What every call of the model is made with."""
+    return ModelSettings(max_tokens=spec.max_output_tokens)
 
 
-def _tame(client: _Client, timeout_s: float) -> None:
-    """One attempt a call, and no longer than ours may take."""
-    client.max_retries = 0
-    client.timeout = timeout_s
+def _provider(name: str, spec: LLMSpec, environ: Mapping[str, str], timeout_s: float) -> Provider[Any]:
+    made: Any = infer_provider_class(name)
+    provider: Provider[Any] = made(api_key=_key(spec, environ, name), base_url=spec.base_url)
+    provider.client.max_retries = 0
+    provider.client.timeout = timeout_s
+    return provider
 
 
 def _key(spec: LLMSpec, environ: Mapping[str, str], provider: str) -> str:

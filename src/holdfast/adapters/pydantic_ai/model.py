@@ -66,10 +66,11 @@ class GuardedModel(WrapperModel):
         async def call(attempt: Attempt) -> ModelResponse:
             try:
                 response = await self.wrapped.request(messages, settings, model_request_parameters)
+                attempt.used(response.usage.input_tokens, response.usage.output_tokens)
+                self._refuse_cut(response)
+                return response
             except (ModelAPIError, UnexpectedModelBehavior) as error:
                 raise translate(error) from error
-            attempt.used(response.usage.input_tokens, response.usage.output_tokens)
-            return response
 
         try:
             return await guard.model(self._key(), None, call)
@@ -106,9 +107,9 @@ class GuardedModel(WrapperModel):
         except HoldfastError as error:
             self._as_pydantic(error)
 
-    def _refuse_cut(self, response: StreamedResponse) -> None:
+    def _refuse_cut(self, response: StreamedResponse | ModelResponse) -> None:
         """
-        Tell a stream that was cut from one that ended; the SDKs take both for an answer.
+        Tell a stream that was cut from one that ended; the SDKs, which may stream on their own, take both for an answer.
 
         Raises:
             ModelAPIError: the stream stopped before the provider said why it ended.
