@@ -121,7 +121,9 @@ async def test_a_stream_that_the_client_reads_on_its_own_is_not_taken_for_an_ans
         turn, _ = turn_for("hello", streams=False)
         with pytest.raises(ModelUnavailable):
             await agent.answer(turn)
-        assert sim.requests[0].request.stream
+        request = sim.requests[0].request
+        assert request
+        assert request.stream
 
 
 @pytest.mark.parametrize("form", FORMS)

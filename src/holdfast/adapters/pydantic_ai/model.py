@@ -109,7 +109,7 @@ class GuardedModel(WrapperModel):
 
     def _refuse_cut(self, response: StreamedResponse | ModelResponse) -> None:
         """
-        Tell a stream that was cut from one that ended; the SDKs, which may stream on their own, take both for an answer.
+        Tell a stream that was cut from one that ended; the SDKs, which may stream unasked, take both for an answer.
 
         Raises:
             ModelAPIError: the stream stopped before the provider said why it ended.
