@@ -88,6 +88,7 @@ def serve_bare() -> None:
     app = Starlette(routes=[Route("/chat", chat, methods=["POST"])])
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
     listener = server.config.bind_socket()
+    listener.listen()
     print(listener.getsockname()[1], flush=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(server.serve([listener]))

@@ -25,7 +25,7 @@ from holdfast.agents.assistant import build_assistant
 from holdfast.agents.models import build_model, choose_model, settings_of
 from holdfast.clock import Clock, token_hex
 from holdfast.config import Settings, load
-from holdfast.errors import HoldfastError, Misconfigured, NotFound
+from holdfast.errors import HoldfastError, Misconfigured, NotFound, TurnCancelled
 from holdfast.events import Event, Observer, TurnIds
 from holdfast.guard import Guard
 from holdfast.lifecycle import Check, Drain, Health, Phase
@@ -183,6 +183,10 @@ class Holdfast:
         )
         try:
             ended = await turn(ask, agent, parts, self._observed(watch))
+        except asyncio.CancelledError:
+            if not answer.done():
+                answer.set_exception(TurnCancelled())
+            raise
         except Exception as error:  # noqa: BLE001 - one turn's failure is its caller's to hear, and nobody else's
             known = error if isinstance(error, HoldfastError) else HoldfastError(f"{type(error).__name__} in a turn")
             log_failure(error)

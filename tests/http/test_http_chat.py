@@ -11,6 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.http.conftest import Api, Connect, Log, Serve, Server
 
+STREAM = "text/event-stream"
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
@@ -87,6 +88,23 @@ def test_a_session_that_is_taken_is_a_conflict_where_nobody_waits(serve: Serve, 
         assert refused.headers["content-type"] == "application/problem+json"
         assert refused.headers["retry-after"] == "1"
     assert api.ask("now?", said)["turn_id"].endswith("-2")
+
+
+def test_a_message_that_still_waits_when_the_server_stops_is_answered(
+    serve: Serve, connect: Connect, said: str
+) -> None:
+    server = serve()
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(connect(server).post, said, said, "talk")
+        assert server.began[said].wait(5)
+        waiting = [pool.submit(connect(server).post, "me too", said, headers={"accept": a}) for a in ("*/*", STREAM)]
+        while server.hold.drain.in_progress < 3:
+            pass
+        server.stop()
+        for refused in (running, *waiting):
+            assert refused.result().status_code == 503
+            assert refused.result().headers["content-type"] == "application/problem+json"
+    assert running.result().json()["code"] == "turn_cancelled"
 
 
 # Ids

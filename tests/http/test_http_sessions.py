@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -114,3 +115,15 @@ def test_an_open_server_keeps_the_sessions_of_named_users_apart(api: Api, said: 
     assert api.get(f"/v1/sessions/{said}", params={"user_id": "eve"}).status_code == 404
     assert api.delete(f"/v1/sessions/{said}", params={"user_id": f"ada {said}"}).status_code == 204
     assert api.get(f"/v1/sessions/{said}").status_code == 200
+
+
+def test_a_restart_keeps_the_sessions(serve: Serve, connect: Connect, tmp_path: Path) -> None:
+    store = f"sqlite:{tmp_path / 'hold.db'}"
+    before = serve(store__url=store)
+    first = connect(before).ask("my name is Ada", "s")
+    before.stop()
+    api = connect(serve(store__url=store))
+    second = api.ask("who am I?", "s", "past")
+    assert second["reply"] == "my name is Ada"
+    assert second["turn_id"] == first["turn_id"].replace("-1", "-2")
+    assert len(api.get("/v1/sessions/s").json()["turns"]) == 2

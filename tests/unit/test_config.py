@@ -374,6 +374,7 @@ def values(key: Key) -> st.SearchStrategy[Any]:
     shape = config._specs()[section].model_json_schema()["properties"][name]
     shape = {**shape, **shape.get("anyOf", [{}])[0]}
     text = st.text(st.characters(exclude_categories=["C"]), min_size=1)
+    lists = {"server.cors_origins": st.just("https://app.example"), "server.trusted_proxies": st.just("10.0.0.0/8")}
     match shape:
         case {"enum": choices}:
             return st.sampled_from(choices)
@@ -386,7 +387,7 @@ def values(key: Key) -> st.SearchStrategy[Any]:
         case {"type": "boolean"}:
             return st.booleans()
         case {"type": "array"}:
-            return st.lists(text)
+            return st.lists(lists.get(key.name, text))
         case _:
             return text
 
