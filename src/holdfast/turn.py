@@ -7,7 +7,7 @@ part that does the work. The agent in the middle is yours: it reaches models and
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
@@ -22,11 +22,15 @@ from holdfast.errors import (
     StoreUnavailable,
     TimedOut,
     TurnCancelled,
+    Unprocessable,
 )
 from holdfast.events import Emit, Event, Observer, Outcome, TextDelta, TurnEnded, TurnIds, TurnStarted, Usage
 from holdfast.guard import Guard, GuardSpec
 from holdfast.resilience import Turnstile, within
-from holdfast.store import Conversation, Past, Store, TurnRecord
+from holdfast.store import Conversation, Past, Store, TurnRecord, check_unicode
+
+STORE_S = 10.0
+"""Seconds the store may take to give a conversation, or to keep a turn, whatever is left of the turn's own time."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,16 +145,19 @@ async def turn(ask: Ask, agent: Agent, parts: Parts, observers: Sequence[Observe
     One turn.
 
     Raises:
+        Unprocessable: what was asked is not Unicode; nothing was done.
         SessionBusy: an earlier turn of the session did not end in time; nothing was done.
         StoreUnavailable: the store did not answer: before the agent ran, or its answer could not be kept.
-        TurnCancelled: the task was cancelled; the outcome is stored.
+        TurnCancelled: the task was cancelled while the agent ran; the outcome is stored.
         HoldfastError: the agent did not succeed; the outcome is stored.
+        asyncio.CancelledError: the task was cancelled before the turn had begun; nothing was done.
     """
+    check_unicode(ask.message)
     clock, limits = parts.clock, parts.guard
     admitted, started_ns = clock.now(), clock.wall_ns()
     session = (ask.principal, ask.session_id)
     async with parts.places.hold(session, min(parts.session_wait_s, limits.turn_s), _busy):
-        conversation = await parts.store.recall(*session, parts.history_tokens)
+        conversation = await _recall(parts.store, session, parts.history_tokens)
         ids = TurnIds(ask.session_id, f"{conversation.id}-{conversation.turns + 1}", ask.trace_id, agent.name)
         emit = _emitter(ids, observers)
         guard = Guard(limits, clock, emit)
@@ -159,9 +166,8 @@ async def turn(ask: Ask, agent: Agent, parts: Parts, observers: Sequence[Observe
         left_s = limits.turn_s - (clock.now() - admitted) / NS
         ending = await _answer(agent, Turn(ask, ids, conversation.past, guard, emit), left_s, clock)
 
-        ending = await _keep(
-            parts.store, ask, conversation, ids, ending, guard.usage(), started_ns, clock.now() - admitted
-        )
+        record = _record(ask, conversation, ids, ending, guard.usage(), started_ns, clock.now() - admitted)
+        ending = await _keep(parts.store, record, ending, clock)
         emit(_ended(ids, ending, guard.usage(), (clock.now() - admitted) / NS))
     if ending.error is not None:
         raise ending.error
@@ -231,24 +237,35 @@ async def _answer(agent: Agent, current: Turn, left_s: float, clock: Clock) -> _
     """Ask the agent, within the turn's one deadline."""
     try:
         async with within(clock, left_s, DeadlineExceeded):
-            return _Ending(await agent.answer(current))
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it raises is this turn's outcome
+            return _Ending(_readable(await agent.answer(current), agent.name))
+    except (KeyboardInterrupt, GeneratorExit):
+        raise  # Somebody ends the whole process, and not the agent this turn.
+    except BaseException as error:  # noqa: BLE001 - whatever it raises is this turn's outcome, `sys.exit` too
         return _Ending(_NO_REPLY, _known(error, agent.name))
+
+
+def _readable(reply: Reply, agent: str) -> Reply:
+    try:
+        check_unicode(reply.text)
+    except Unprocessable as error:
+        raise AgentFailed(f"the agent {agent} answered with text that is not Unicode") from error
+    return reply
 
 
 def _known(error: BaseException, agent: str) -> HoldfastError:
     """``error`` as one of ours."""
     if isinstance(error, HoldfastError):
         return error
-    if isinstance(error, asyncio.CancelledError):
+    this = asyncio.current_task()
+    cancelled = isinstance(error, asyncio.CancelledError) and this is not None and this.cancelling() > 0
+    if cancelled or isinstance(error, GeneratorExit):
         return TurnCancelled()
     failed = AgentFailed(f"the agent {agent} raised {type(error).__name__}")
     failed.__cause__ = error
     return failed
 
 
-async def _keep(
-    store: Store,
+def _record(
     ask: Ask,
     conversation: Conversation,
     ids: TurnIds,
@@ -256,9 +273,8 @@ async def _keep(
     usage: Usage,
     started_ns: int,
     duration_ns: int,
-) -> _Ending:
-    """Store how the turn ended. A turn that could not be stored did not succeed, whatever the agent answered."""
-    record = TurnRecord(
+) -> TurnRecord:
+    return TurnRecord(
         turn_id=ids.turn_id,
         conversation_id=conversation.id,
         number=conversation.turns + 1,
@@ -279,10 +295,38 @@ async def _keep(
         started_ns=started_ns,
         duration_ns=duration_ns,
     )
+
+
+async def _recall(store: Store, session: tuple[str, str], window_tokens: int) -> Conversation:
     try:
-        await store.record(record)
-    except StoreUnavailable as unstored:
+        async with asyncio.timeout(STORE_S):
+            return await store.recall(*session, window_tokens)
+    except TimeoutError as late:
+        raise StoreUnavailable(f"the store did not give the conversation within {STORE_S:g} s") from late
+
+
+async def _keep(store: Store, record: TurnRecord, ending: _Ending, clock: Clock) -> _Ending:
+    """
+    Store how the turn ended. A turn that could not be stored did not succeed, whatever the agent answered.
+
+    A turn that is cancelled now has ended already: it is stored to the end, so that its caller hears what is stored.
+    """
+    keeping = asyncio.get_running_loop().create_task(store.record(record))  # A group would cancel it with the turn.
+    give_up = clock.now() + round(STORE_S * NS)
+    while not keeping.done() and (left_ns := give_up - clock.now()) > 0:
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait((keeping,), timeout=left_ns / NS)
+    try:
+        if not keeping.done():
+            keeping.cancel()
+            raise StoreUnavailable(f"the store did not keep the turn within {STORE_S:g} s")
+        keeping.result()
+    except HoldfastError as unstored:
         return _Ending(_NO_REPLY, ending.error or unstored)
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a store raises, the turn ends
+        raised = StoreUnavailable(f"the store raised {type(error).__name__}")
+        raised.__cause__ = error
+        return _Ending(_NO_REPLY, ending.error or raised)
     return ending
 
 

@@ -10,9 +10,9 @@ from typing import NamedTuple, TypeVar
 
 from holdfast.clock import NS, Clock
 from holdfast.errors import AttemptTimedOut, DeadlineExceeded
-from holdfast.events import CallStatus, Emit, ModelFinished, ModelStarted
+from holdfast.events import Emit, ModelFinished, ModelStarted
 from holdfast.guard.spec import GuardSpec
-from holdfast.guard.status import code_of, status_of
+from holdfast.guard.status import OK, Ending, ending_of
 from holdfast.resilience import remaining_s, within
 
 T = TypeVar("T")
@@ -118,14 +118,13 @@ class ModelCrossing:
         self.latest_model = key.model
         attempt = self._latest = Attempt(self._clock)
         self._emit(ModelStarted(call=number, provider=key.provider, model=key.model))
-        status: CallStatus = "ok"
-        error: str | None = None
+        ending = OK
         try:
             yield attempt
         except BaseException as raised:
-            status, error = status_of(raised, self._clock), code_of(raised)
-            if status == "cancelled" and self._ran_out(attempt, silent_s):
-                status, error = "timeout", AttemptTimedOut.code
+            ending = ending_of(raised, self._clock)
+            if ending.status == "cancelled" and self._ran_out(attempt, silent_s):
+                ending = Ending("timeout", AttemptTimedOut.code)
             raise
         finally:
             self.input_tokens += attempt.input_tokens
@@ -136,12 +135,12 @@ class ModelCrossing:
                     call=number,
                     provider=key.provider,
                     model=key.model,
-                    status=status,
+                    status=ending.status,
                     duration_s=(self._clock.now() - attempt.started_ns) / NS,
                     first_token_s=None if first is None else (first - attempt.started_ns) / NS,
                     input_tokens=attempt.input_tokens,
                     output_tokens=attempt.output_tokens,
-                    error=error,
+                    error=ending.error,
                 )
             )
 

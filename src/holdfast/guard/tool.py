@@ -5,15 +5,16 @@ The tool crossing: what every attempt at a tool call passes through, in order.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
 
 from holdfast.clock import NS, Clock
 from holdfast.errors import AttemptTimedOut, DeadlineExceeded
-from holdfast.events import CallStatus, Emit, ToolFinished, ToolStarted
+from holdfast.events import Emit, ToolFinished, ToolStarted
 from holdfast.guard.spec import GuardSpec
-from holdfast.guard.status import code_of, status_of
+from holdfast.guard.status import OK, ending_of
 from holdfast.resilience import remaining_s, within
 
 T = TypeVar("T")
@@ -25,11 +26,17 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def _json(value: object) -> bytes:
-    """``value`` as JSON; what JSON cannot hold is told by its own ``str``."""
-    try:
+    """``value`` as JSON; what JSON cannot hold is told by its own ``str``, or else by its type."""
+    with suppress(Exception):  # What a tool is given or returns may raise anything when it is looked at.
         return _encode(value)
-    except (TypeError, ValueError, RecursionError):
-        return _encode(str(value))
+    with suppress(Exception):
+        return _encode(_unicode(str(value)))
+    return _encode(f"<{type(value).__name__}>")
+
+
+def _unicode(text: str) -> str:
+    """``text`` as UTF-8 can hold it: half a surrogate pair becomes a question mark."""
+    return text.encode(errors="replace").decode()
 
 
 class ToolCrossing:
@@ -69,8 +76,7 @@ class ToolCrossing:
         self.calls += 1
         started = self._clock.now()
         self._emit(ToolStarted(call_id=call_id, tool=name, args=msgspec.Raw(_json(dict(args)))))
-        status: CallStatus = "ok"
-        error: str | None = None
+        ending = OK
         shown = ""
         try:
             async with within(self._clock, self._spec.tool_s, lambda: self._too_slow(name)):
@@ -78,17 +84,17 @@ class ToolCrossing:
             shown = _shown(result)
             return result
         except BaseException as raised:
-            status, error = status_of(raised, self._clock), code_of(raised)
+            ending = ending_of(raised, self._clock)
             raise
         finally:
             self._emit(
                 ToolFinished(
                     call_id=call_id,
                     tool=name,
-                    status=status,
+                    status=ending.status,
                     duration_s=(self._clock.now() - started) / NS,
                     result=shown,
-                    error=error,
+                    error=ending.error,
                 )
             )
 
@@ -98,4 +104,4 @@ class ToolCrossing:
 
 def _shown(result: object) -> str:
     text = result if isinstance(result, str) else _json(result).decode()
-    return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…"
+    return _unicode(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…")

@@ -48,6 +48,7 @@ class Drain:
         self._idle = asyncio.Event()
         self._idle.set()
         self._hurry = asyncio.Event()
+        self._stopping = asyncio.Lock()
         self._stop_at: int | None = None
         self.phase = Phase.STARTING
 
@@ -69,7 +70,7 @@ class Drain:
             Draining: the process is starting or stopping; the turn was not begun.
         """
         if self.phase not in (Phase.RUNNING, Phase.LAME_DUCK):
-            raise Draining(retry_after_s=1.0 if self.phase is Phase.STARTING else self._left_s())
+            raise Draining(retry_after_s=max(1.0, self._left_s()))  # Never at once: nothing will have changed.
 
     def track(self, task: asyncio.Task[None]) -> None:
         """Count ``task`` as a running turn until it ends."""
@@ -87,19 +88,25 @@ class Drain:
         self._hurry.set()
 
     async def stop(self) -> None:
-        """Go through the phases until no turn runs. Returns within ``deadline_s``; a second call returns at once."""
-        if self._stop_at is not None:
-            return
-        self._stop_at = self._clock.now() + round(self._spec.deadline_s * NS)
-        self.phase = Phase.LAME_DUCK
-        await self._wait(self._hurry, min(self._spec.lame_duck_s, self._left_s()))
-        self.phase = Phase.DRAINING
-        await self._finish_turns(self._left_s() - (1 - _LAST_TENTH) * self._spec.deadline_s)
-        self.phase = Phase.CANCELLING
-        for task in self._running:
-            task.cancel()
-        await self._wait(self._idle, self._left_s())
-        self.phase = Phase.STOPPED
+        """
+        Go through the phases until no turn runs. Returns within ``deadline_s`` of the first call.
+
+        A second call waits for the first, and goes on where that one was cancelled.
+        """
+        if self._stop_at is None:
+            self._stop_at = self._clock.now() + round(self._spec.deadline_s * NS)
+            self.phase = Phase.LAME_DUCK
+        async with self._stopping:
+            if self.phase is Phase.LAME_DUCK:
+                await self._wait(self._hurry, min(self._spec.lame_duck_s, self._for_turns_s()))
+                self.phase = Phase.DRAINING
+            if self.phase is Phase.DRAINING:
+                await self._finish_turns(self._for_turns_s())
+                self.phase = Phase.CANCELLING
+                for task in self._running:
+                    task.cancel()
+            await self._wait(self._idle, self._left_s())
+            self.phase = Phase.STOPPED
 
     async def _finish_turns(self, seconds: float) -> None:
         async with asyncio.TaskGroup() as group:
@@ -117,6 +124,10 @@ class Drain:
                     await event.wait()
             except TimeoutError:
                 return
+
+    def _for_turns_s(self) -> float:
+        """Seconds left of the part of the deadline that running turns may use."""
+        return self._left_s() - (1 - _LAST_TENTH) * self._spec.deadline_s
 
     def _left_s(self) -> float:
         return 0.0 if self._stop_at is None else max(0.0, (self._stop_at - self._clock.now()) / NS)

@@ -8,6 +8,8 @@ from holdfast.errors import Refused
 
 
 class _Place:
+    """One key's place. ``wanted`` counts who holds it, who waits, and who was let through but has not woken yet."""
+
     __slots__ = ("lock", "wanted")
 
     def __init__(self) -> None:
@@ -36,7 +38,7 @@ class Turnstile:
         place = self._places.setdefault(key, _Place())
         place.wanted += 1
         try:
-            await self._take(place.lock, wait_s, error)
+            await self._take(place, wait_s, error)
             try:
                 yield
             finally:
@@ -47,11 +49,13 @@ class Turnstile:
                 del self._places[key]
 
     @staticmethod
-    async def _take(lock: asyncio.Lock, wait_s: float, error: Callable[[], Refused]) -> None:
-        if lock.locked() and wait_s <= 0:
+    async def _take(place: _Place, wait_s: float, error: Callable[[], Refused]) -> None:
+        # Not `lock.locked()`: between one holder and the next the lock is free, and there is a queue all the same.
+        taken = place.wanted > 1
+        if taken and wait_s <= 0:
             raise error()
         try:
-            async with asyncio.timeout(wait_s if lock.locked() else None):
-                await lock.acquire()
+            async with asyncio.timeout(wait_s if taken else None):
+                await place.lock.acquire()
         except TimeoutError as waited:
             raise error() from waited

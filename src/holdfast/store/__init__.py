@@ -7,6 +7,7 @@ from holdfast.store.base import (
     Store,
     StoredKey,
     TurnRecord,
+    check_unicode,
     fit_window,
     tokens_in,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "StoreSpec",
     "StoredKey",
     "TurnRecord",
+    "check_unicode",
     "fit_window",
     "open_store",
     "tokens_in",

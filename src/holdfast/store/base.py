@@ -5,7 +5,10 @@ from typing import Protocol
 
 import msgspec
 
+from holdfast.errors import Unprocessable
 from holdfast.events import Outcome, Usage
+
+NOT_UNICODE = "a text holds half a surrogate pair, which is not Unicode and cannot be kept"
 
 CHARS_PER_TOKEN = 4
 """Characters that count as one token where nobody has counted: the rule of thumb providers give for English text."""
@@ -118,7 +121,9 @@ class Store(Protocol):
     """
     Where conversations and keys are kept.
 
-    Every method raises ``StoreUnavailable`` when the store does not answer; nothing is half-written then.
+    Every method raises ``StoreUnavailable`` when the store does not answer; nothing is half-written then. One that is
+    handed text that is not Unicode raises ``Unprocessable``; nothing was kept then either. A caller that is cancelled
+    while it waits harms nobody else; what it asked for may have been done.
     """
 
     async def open(self) -> None:
@@ -160,7 +165,7 @@ class Store(Protocol):
         """Delete the session with its turns. False where there is no such session."""
 
     async def add_key(self, key: StoredKey) -> None:
-        """Keep a new API key."""
+        """Keep a new API key. Where its id is known already, the key there stays as it is."""
 
     async def keys(self) -> list[StoredKey]:
         """Every API key, oldest first, revoked and expired ones too."""
@@ -174,11 +179,13 @@ def fit_window(newest_first: Iterable[tuple[Past, int]], window_tokens: int) -> 
     The turns that fit into ``window_tokens``, oldest first. The iterable gives each turn and its tokens.
 
     Turns are taken whole, so that no tool result is parted from its call. One that is too large keeps its plain
-    exchange if that fits; the first that does not fit either ends the window.
+    exchange if that fits; the first that does not fit either ends the window. A window of 0 holds nothing.
     """
     kept: list[Past] = []
     left = window_tokens
     for past, tokens in newest_first:
+        if left <= 0:
+            break
         plain = tokens_in(len(past.message) + len(past.reply))
         if past.messages is not None and tokens <= left:
             kept.append(past)
@@ -189,3 +196,18 @@ def fit_window(newest_first: Iterable[tuple[Past, int]], window_tokens: int) -> 
         else:
             break
     return tuple(reversed(kept))
+
+
+def check_unicode(*texts: str | None) -> None:
+    """
+    Make sure that ``texts`` can be kept.
+
+    Raises:
+        Unprocessable: one of them holds half a surrogate pair, as a terminal or a careless JSON parser may make.
+    """
+    try:
+        for text in texts:
+            if text is not None:
+                text.encode()
+    except UnicodeEncodeError as error:
+        raise Unprocessable(NOT_UNICODE) from error

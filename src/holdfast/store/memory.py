@@ -6,7 +6,7 @@ import msgspec
 
 from holdfast.clock import token_hex
 from holdfast.errors import StoreUnavailable
-from holdfast.store.base import Conversation, Past, SessionSummary, StoredKey, TurnRecord, fit_window
+from holdfast.store.base import Conversation, Past, SessionSummary, StoredKey, TurnRecord, check_unicode, fit_window
 
 
 class _Session(NamedTuple):
@@ -37,6 +37,7 @@ class MemoryStore:
 
     async def recall(self, principal: str, session_id: str, window_tokens: int) -> Conversation:
         """See ``Store.recall``."""
+        check_unicode(principal, session_id)
         session = self._sessions.get((principal, session_id))
         if session is None:
             return Conversation(id=token_hex(8), turns=0, past=())
@@ -49,6 +50,7 @@ class MemoryStore:
 
     async def record(self, turn: TurnRecord) -> None:
         """See ``Store.record``."""
+        check_unicode(*(value for value in msgspec.structs.astuple(turn) if isinstance(value, str)))
         key = (turn.principal, turn.session_id)
         session = self._sessions.get(key)
         stored = 0 if session is None else len(session.turns)
@@ -58,6 +60,7 @@ class MemoryStore:
 
     async def sessions(self, principal: str, limit: int, before: tuple[int, str] | None) -> list[SessionSummary]:
         """See ``Store.sessions``."""
+        check_unicode(principal, before and before[1])
         mine = [
             SessionSummary(session_id=name, turns=len(s.turns), created_ns=s.created_ns, updated_ns=s.updated_ns)
             for (owner, name), s in self._sessions.items()
@@ -68,6 +71,7 @@ class MemoryStore:
 
     async def turns(self, principal: str, session_id: str, limit: int, before: int | None) -> list[TurnRecord] | None:
         """See ``Store.turns``."""
+        check_unicode(principal, session_id)
         session = self._sessions.get((principal, session_id))
         if session is None:
             return None
@@ -75,18 +79,21 @@ class MemoryStore:
 
     async def forget(self, principal: str, session_id: str) -> bool:
         """See ``Store.forget``."""
+        check_unicode(principal, session_id)
         return self._sessions.pop((principal, session_id), None) is not None
 
     async def add_key(self, key: StoredKey) -> None:
         """See ``Store.add_key``."""
-        self._keys[key.id] = key
+        check_unicode(key.id, key.principal, *key.scopes)
+        self._keys.setdefault(key.id, key)
 
     async def keys(self) -> list[StoredKey]:
         """See ``Store.keys``."""
-        return list(self._keys.values())
+        return sorted(self._keys.values(), key=lambda key: (key.created_ns, key.id))
 
     async def revoke_key(self, key_id: str, now_ns: int) -> bool:
         """See ``Store.revoke_key``."""
+        check_unicode(key_id)
         key = self._keys.get(key_id)
         if key is not None and key.revoked_ns is None:
             self._keys[key_id] = msgspec.structs.replace(key, revoked_ns=now_ns)

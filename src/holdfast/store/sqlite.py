@@ -4,6 +4,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from holdfast.errors import Misconfigured, StoreUnavailable
 from holdfast.events import Usage
 from holdfast.store.base import Conversation, Past, SessionSummary, StoredKey, TurnRecord, fit_window
 from holdfast.store.worker import Worker
+
+BUSY_S = 5.0
+"""Seconds to wait for another process that is writing to the same file."""
 
 _LATEST = (2**63 - 1, "")
 _PACKAGE = resources.files("holdfast.store")
@@ -75,7 +79,8 @@ class SQLiteStore:
                 begun = (turn.conversation_id, turn.principal, turn.session_id, turn.started_ns, turn.started_ns)
                 db.execute(SQL["begin_session"], begun)
             else:
-                moved = (turn.number, turn.started_ns, turn.conversation_id, turn.number)
+                owner = (turn.conversation_id, turn.principal, turn.session_id)
+                moved = (turn.number, turn.started_ns, *owner, turn.number)
                 if not db.execute(SQL["continue_session"], moved).rowcount:
                     raise StoreUnavailable(f"turn {turn.turn_id} does not follow the last one stored")
             db.execute(SQL["add_turn"], _turn_row(turn))
@@ -139,28 +144,52 @@ class SQLiteStore:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # Conversations are nobody else's to read.
-        db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA foreign_keys = ON")
-        _migrate(db, path)
-    except (OSError, sqlite3.Error) as error:
-        raise Misconfigured(f"store.url: cannot use the database {path}: {error}") from error
+    with ExitStack() as on_failure:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # Conversations are nobody else's to read.
+            # As an absolute path it is a file's, whatever it is called: SQLite gives `:memory:` a meaning of its own.
+            db = sqlite3.connect(path.absolute(), isolation_level=None, timeout=BUSY_S)
+            on_failure.callback(db.close)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA foreign_keys = ON")
+            _migrate(db, path)
+        except (OSError, sqlite3.Error) as error:
+            raise Misconfigured(f"store.url: cannot use the database {path}: {error}") from error
+        on_failure.pop_all()
     return db
 
 
 def _migrate(db: sqlite3.Connection, path: Path) -> None:
-    """Bring the tables up to date. Numbered steps, forward only, each in a transaction of its own."""
+    """Bring the tables up to date. Numbered steps, forward only, all in one transaction."""
     steps = sorted(entry.name for entry in (_PACKAGE / "migrations").iterdir() if entry.name.endswith(".sql"))
-    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if _version(db) == len(steps):
+        return
+    db.execute("BEGIN IMMEDIATE")
+    version = _version(db)  # Asked again, now that nobody else can move it: two processes may open a new file at once.
     if version > len(steps):
         raise Misconfigured(f"store.url: {path} was made by a newer version of Holdfast (schema {version})")
     for number, name in enumerate(steps[version:], version + 1):
-        script = (_PACKAGE / "migrations" / name).read_text(encoding="utf-8")
-        db.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+        for statement in _statements((_PACKAGE / "migrations" / name).read_text(encoding="utf-8")):
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version = {number}")
+    db.execute("COMMIT")
+
+
+def _version(db: sqlite3.Connection) -> int:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The script's statements, one by one: ``executescript`` would commit the transaction it is run in."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _remembered(rows: sqlite3.Cursor) -> Iterator[tuple[Past, int]]:

@@ -11,14 +11,19 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-from holdfast.errors import HoldfastError, StoreUnavailable
+from holdfast.errors import HoldfastError, StoreUnavailable, Unprocessable
+from holdfast.store.base import NOT_UNICODE
 
 T = TypeVar("T")
 
 MAX_GROUP = 256
 """Jobs that share one commit at most."""
+
+CLOSE_S = 10.0
+"""Seconds the last jobs may take once the database is to be closed."""
 
 
 class _Job(NamedTuple):
@@ -26,48 +31,74 @@ class _Job(NamedTuple):
     done: asyncio.Future[Any]
 
 
+_Jobs = queue.SimpleQueue[_Job | None]
+
+
 class Worker:
     """Runs jobs against a database that ``connect`` opens, on a thread of its own."""
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._jobs: _Jobs | None = None
+        self._closed: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
         """
-        Open the database.
+        Open the database. One that is open stays as it is.
 
         Raises:
             HoldfastError: what ``connect`` raised; there is no thread then.
         """
+        if self._jobs is not None:
+            return
         loop = asyncio.get_running_loop()
-        opened: asyncio.Future[Any] = loop.create_future()
-        self._thread = threading.Thread(target=self._main, args=(loop, opened), name="holdfast-sqlite", daemon=True)
-        self._thread.start()
-        await opened
+        opened: asyncio.Future[None] = loop.create_future()
+        closed: asyncio.Future[None] = loop.create_future()
+        jobs: _Jobs = queue.SimpleQueue()
+        threading.Thread(
+            target=self._main, args=(loop, jobs, opened, closed), name="holdfast-sqlite", daemon=True
+        ).start()
+        try:
+            await opened
+        except BaseException:
+            jobs.put(None)  # Nobody waits for it any more: what it opens, it closes.
+            raise
+        self._jobs, self._closed = jobs, closed
 
     async def stop(self) -> None:
-        """Run what was asked for, then close the database."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._jobs.put(None)
-            await asyncio.to_thread(thread.join)
+        """
+        Run what was asked for, then close the database. Stopping twice is fine.
+
+        Raises:
+            StoreUnavailable: the database did not answer for ``CLOSE_S`` seconds; it is left to the end of the process.
+        """
+        jobs, self._jobs = self._jobs, None
+        if jobs is not None:
+            jobs.put(None)
+        if self._closed is not None:
+            await asyncio.wait((self._closed,), timeout=CLOSE_S)
+            if not self._closed.done():
+                raise StoreUnavailable(f"the database did not close within {CLOSE_S:g} s")
 
     async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """
         Run ``job`` on the database's thread, within a transaction that is committed before this returns.
 
+        A caller that is cancelled no longer hears of its job, which runs all the same.
+
         Raises:
             StoreUnavailable: the database refused, or is closed; nothing of the job was kept.
+            Unprocessable: the job was handed text that is not Unicode; nothing of it was kept.
         """
-        if self._thread is None:
+        if self._jobs is None:
             raise StoreUnavailable("the database is closed")
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._jobs.put(_Job(job, done))
         return await done
 
-    def _main(self, loop: asyncio.AbstractEventLoop, opened: asyncio.Future[Any]) -> None:
+    def _main(
+        self, loop: asyncio.AbstractEventLoop, jobs: _Jobs, opened: asyncio.Future[None], closed: asyncio.Future[None]
+    ) -> None:
         try:
             connection = self._connect()
         except Exception as error:  # noqa: BLE001 - handed to the one who waits for the database to open
@@ -76,23 +107,26 @@ class Worker:
         _tell(loop, [(opened, None, None)])
         stopping = False
         while not stopping:
-            group, stopping = self._next_group()
+            group, stopping = _next_group(jobs)
             if group:
                 _tell(loop, _run_group(connection, group))
         connection.close()
+        _tell(loop, [(closed, None, None)])
 
-    def _next_group(self) -> tuple[list[_Job], bool]:
-        group: list[_Job] = []
-        job = self._jobs.get()
-        while job is not None:
-            group.append(job)
-            if len(group) == MAX_GROUP:
-                return group, False
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                return group, False
-        return group, True
+
+def _next_group(jobs: _Jobs) -> tuple[list[_Job], bool]:
+    """The jobs there are, after waiting for the first one; and whether they are the last."""
+    group: list[_Job] = []
+    job = jobs.get()
+    while job is not None:
+        group.append(job)
+        if len(group) == MAX_GROUP:
+            return group, False
+        try:
+            job = jobs.get_nowait()
+        except queue.Empty:
+            return group, False
+    return group, True
 
 
 _Told = tuple[asyncio.Future[Any], Any, Exception | None]
@@ -104,30 +138,39 @@ def _run_group(connection: sqlite3.Connection, group: list[_Job]) -> list[_Told]
         connection.execute("BEGIN IMMEDIATE")  # Two processes may share the file: never upgrade a read.
         told.extend(_run_one(connection, job) for job in group)
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        if connection.in_transaction:
+    except Exception as error:  # noqa: BLE001 - handed to those who wait; the thread must outlive it
+        with suppress(sqlite3.Error):  # SQLite rolls some failures back by itself.
             connection.execute("ROLLBACK")
-        lost = _unavailable(error)
-        return [(job.done, None, lost) for job in group]
+        return [(job.done, None, _as_ours(error)) for job in group]
     return told
 
 
 def _run_one(connection: sqlite3.Connection, job: _Job) -> _Told:
     connection.execute("SAVEPOINT job")
+    error: Exception | None = None
+    result = None
     try:
         result = job.run(connection)
-    except Exception as error:  # noqa: BLE001 - handed to the one who asked for the job
+    except Exception as raised:
+        if not connection.in_transaction:
+            raise  # The disk is full or broken, and SQLite has rolled the whole group back.
         connection.execute("ROLLBACK TO job")
-        return job.done, None, _unavailable(error) if isinstance(error, sqlite3.Error) else error
-    finally:
-        connection.execute("RELEASE job")
-    return job.done, result, None
+        error = _as_ours(raised)
+    connection.execute("RELEASE job")
+    return job.done, result, error
 
 
-def _unavailable(error: Exception) -> HoldfastError:
-    unavailable = StoreUnavailable(f"the database refused: {error}")
-    unavailable.__cause__ = error
-    return unavailable
+def _as_ours(error: Exception) -> Exception:
+    ours: HoldfastError
+    match error:
+        case sqlite3.Error():
+            ours = StoreUnavailable(f"the database refused: {error}")
+        case UnicodeEncodeError():
+            ours = Unprocessable(NOT_UNICODE)
+        case _:
+            return error
+    ours.__cause__ = error
+    return ours
 
 
 def _tell(loop: asyncio.AbstractEventLoop, told: list[_Told]) -> None:

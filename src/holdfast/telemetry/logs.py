@@ -5,6 +5,7 @@ Every line carries what is bound in the context it was written in: request, sess
 On a terminal lines are coloured text, elsewhere JSON.
 """
 
+import json
 import logging
 import sys
 import traceback
@@ -44,7 +45,7 @@ def configure_logs(spec: TelemetrySpec, stream: TextIO | None = None) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _without_traceback, render],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _without_texts, render],
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
@@ -87,11 +88,17 @@ def _facts(event: Event, *names: str) -> dict[str, Any]:
 
 
 def _json_line(_logger: object, _method: str, line: EventDict) -> str:
-    return _encode({"ts": line.pop("ts", None), "level": line.pop("level", None), **line}).decode()
+    line = {**{name: line.pop(name, None) for name in ("ts", "level", "event")}, **line}
+    try:
+        return _encode(line).decode()
+    except UnicodeEncodeError:  # Half a surrogate pair, as in the name of a file: ASCII can tell of it.
+        return json.dumps(line, default=str)
 
 
-def _without_traceback(_logger: object, _method: str, line: EventDict) -> EventDict:
-    """Another library's traceback may quote messages: keep the kind of error alone."""
+def _without_texts(_logger: object, _method: str, line: EventDict) -> EventDict:
+    """Another library's traceback, and the lines after its first one, may quote messages: leave them out."""
     error = line.pop("exc_info", None)
+    line.pop("stack_info", None)
+    line["event"] = line["event"].partition("\n")[0]
     kind = error[0] if isinstance(error, tuple) else None
     return line if kind is None else {**line, "error": kind.__name__}

@@ -22,6 +22,9 @@ OTHER = "_other"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 """Bucket edges of durations: the 2 s and 30 s of the service level objectives are among them."""
 
+MAX_AGENTS = 30
+"""Agents that are told apart; further ones, which programs may make at will, are told as ``OTHER``."""
+
 CALLS = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55)
 
 
@@ -80,11 +83,13 @@ class Metrics:
             "agent_build_info", "Always 1; the labels say what runs.", ("version", "python"), registry=registry
         )
         build.labels(version, platform.python_version()).set(1)
+        self._agents: set[str] = set()
         for agent in agents:
             self.begin_agent(agent)
 
     def begin_agent(self, agent: str) -> None:
         """Make the series of one more agent."""
+        self._agents.add(agent)
         for outcome in OUTCOMES:
             self.turns.labels(agent, outcome)
         for series in (self.turn_duration, self.turn_first_token, self.turn_llm_calls, self.turn_tool_calls):
@@ -95,15 +100,22 @@ class Metrics:
         """An observer: counts turns."""
         match event:
             case TurnStarted():
-                self.turns_in_progress.labels(ids.agent).inc()
+                self.turns_in_progress.labels(self._agent(ids.agent)).inc()
             case ModelFinished(call=1, first_token_s=float() as seconds):
-                self.turn_first_token.labels(ids.agent).observe(seconds)
+                self.turn_first_token.labels(self._agent(ids.agent)).observe(seconds)
             case TurnEnded():
-                self.turns_in_progress.labels(ids.agent).dec()
-                self.turns.labels(ids.agent, event.outcome).inc()
-                self.turn_duration.labels(ids.agent).observe(event.duration_s)
-                self.turn_llm_calls.labels(ids.agent).observe(event.usage.model_calls)
-                self.turn_tool_calls.labels(ids.agent).observe(event.usage.tool_calls)
+                agent = self._agent(ids.agent)
+                self.turns_in_progress.labels(agent).dec()
+                self.turns.labels(agent, event.outcome).inc()
+                self.turn_duration.labels(agent).observe(event.duration_s)
+                self.turn_llm_calls.labels(agent).observe(event.usage.model_calls)
+                self.turn_tool_calls.labels(agent).observe(event.usage.tool_calls)
+
+    def _agent(self, name: str) -> str:
+        """The label of the agent called ``name``. It never changes for one that has been seen."""
+        if name not in self._agents and len(self._agents) < MAX_AGENTS:
+            self.begin_agent(name)
+        return name if name in self._agents else OTHER
 
     def begin_routes(self, routes: Iterable[tuple[str, str]]) -> None:
         """Make the series of these routes: each a method and a template."""

@@ -13,7 +13,8 @@ ORDER BY number DESC;
 INSERT INTO sessions (id, principal, session_id, turns, created_ns, updated_ns) VALUES (?, ?, ?, 1, ?, ?);
 
 -- name: continue_session
-UPDATE sessions SET turns = ?, updated_ns = ? WHERE id = ? AND turns = ? - 1;
+UPDATE sessions SET turns = ?, updated_ns = ?
+WHERE id = ? AND principal = ? AND session_id = ? AND turns = ? - 1;
 
 -- name: add_turn
 INSERT INTO turns (
@@ -37,7 +38,8 @@ ORDER BY number DESC LIMIT ?;
 DELETE FROM sessions WHERE principal = ? AND session_id = ?;
 
 -- name: add_key
-INSERT INTO api_keys (id, principal, scopes, digest, created_ns, expires_ns, revoked_ns) VALUES (?, ?, ?, ?, ?, ?, ?);
+INSERT INTO api_keys (id, principal, scopes, digest, created_ns, expires_ns, revoked_ns) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO NOTHING;
 
 -- name: keys
 SELECT id, principal, scopes, digest, created_ns, expires_ns, revoked_ns FROM api_keys ORDER BY created_ns, id;
