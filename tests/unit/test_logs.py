@@ -281,3 +281,16 @@ async def test_no_content_is_in_any_line_nor_in_any_metric(how: str) -> None:
     assert [line["event"] for line in told if line["event"].startswith("agent_")] == ["agent_start", "agent_complete"]
     assert MARKER not in out.getvalue()
     assert MARKER.encode() not in metrics.page()[0]
+
+
+def test_in_a_program_that_has_not_configured_it_the_standard_logger_decides(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    structlog.reset_defaults()
+    log_turns(IDS, TurnStarted(**IDS._asdict()))
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
+    with caplog.at_level(logging.INFO, "holdfast"):
+        log_turns(IDS, TurnStarted(**IDS._asdict()))
+    [record] = caplog.records
+    assert (record.message, record.__dict__["turn_id"]) == ("agent_start", IDS.turn_id)

@@ -43,7 +43,7 @@ def ended(outcome: Any = "success", agent: str = "assistant", **facts: Any) -> T
 @pytest.fixture
 def metrics() -> Metrics:
     made = Metrics("1.2.3", ["assistant"])
-    made.begin_routes([("POST", "/chat")])
+    made.begin_routes([("POST", "/chat", ("200", "422"))])
     return made
 
 
@@ -79,6 +79,7 @@ def test_a_counter_is_there_before_its_first_error(metrics: Metrics) -> None:
     for outcome in OUTCOMES:
         assert value(metrics, "agent_turns_total", agent="assistant", outcome=outcome) == 0
     assert value(metrics, "agent_http_requests_total", method="POST", route="/chat", code="200") == 0
+    assert value(metrics, "agent_http_requests_total", method="POST", route="/chat", code="422") == 0
     assert value(metrics, "agent_telemetry_dropped_total", signal="events", reason="observer_error") == 0
 
 

@@ -41,7 +41,9 @@ def build_app(hold: Holdfast, gate: Gate | None = None) -> ASGIApp:
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     paths: dict[str, dict[str, Any]] = openapi()["paths"]
-    hold.metrics.begin_routes((method.upper(), path) for path, methods in paths.items() for method in methods)
+    hold.metrics.begin_routes(
+        (method.upper(), path, told["responses"]) for path, methods in paths.items() for method, told in methods.items()
+    )
     return Edge(_with_cors(app, hold.settings.server.cors_origins), frozenset(paths), hold.metrics, hold.clock)
 
 

@@ -69,7 +69,7 @@ class SQLiteStore:
             rows = db.execute(SQL["remembered"], (found[0],))
             return Conversation(id=found[0], turns=found[1], past=fit_window(_remembered(rows), window_tokens))
 
-        return await self._worker.run(job)
+        return await self._worker.run(job, writes=False)
 
     async def record(self, turn: TurnRecord) -> None:
         """See ``Store.record``."""
@@ -105,7 +105,7 @@ class SQLiteStore:
             rows = db.execute(SQL["turns"], (found[0], _LATEST[0] if before is None else before, limit))
             return [_turn(found[0], principal, session_id, row) for row in rows]
 
-        return await self._worker.run(job)
+        return await self._worker.run(job, writes=False)
 
     async def forget(self, principal: str, session_id: str) -> bool:
         """See ``Store.forget``."""
@@ -137,7 +137,7 @@ class SQLiteStore:
         return await self._change("revoke_key", now_ns, key_id)
 
     async def _fetch(self, name: str, *values: object) -> list[Any]:
-        return await self._worker.run(lambda db: db.execute(SQL[name], values).fetchall())
+        return await self._worker.run(lambda db: db.execute(SQL[name], values).fetchall(), writes=False)
 
     async def _change(self, name: str, *values: object) -> bool:
         return await self._worker.run(lambda db: db.execute(SQL[name], values).rowcount > 0)

@@ -29,6 +29,7 @@ CLOSE_S = 10.0
 class _Job(NamedTuple):
     run: Callable[[sqlite3.Connection], Any]
     done: asyncio.Future[Any]
+    writes: bool
 
 
 _Jobs = queue.SimpleQueue[_Job | None]
@@ -80,11 +81,15 @@ class Worker:
             if not self._closed.done():
                 raise StoreUnavailable(f"the database did not close within {CLOSE_S:g} s")
 
-    async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, job: Callable[[sqlite3.Connection], T], *, writes: bool = True) -> T:
         """
         Run ``job`` on the database's thread, within a transaction that is committed before this returns.
 
         A caller that is cancelled no longer hears of its job, which runs all the same.
+
+        Args:
+            job: What to do with the connection.
+            writes: False for a job that only reads: it takes no lock that another process might wait for.
 
         Raises:
             StoreUnavailable: the database refused, or is closed; nothing of the job was kept.
@@ -93,7 +98,7 @@ class Worker:
         if self._jobs is None:
             raise StoreUnavailable("the database is closed")
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(job, done))
+        self._jobs.put(_Job(job, done, writes))
         return await done
 
     def _main(
@@ -134,8 +139,10 @@ _Told = tuple[asyncio.Future[Any], Any, Exception | None]
 
 def _run_group(connection: sqlite3.Connection, group: list[_Job]) -> list[_Told]:
     told: list[_Told] = []
+    # Two processes may share the file: a transaction that reads first, and then writes, may come too late.
+    begin = "BEGIN IMMEDIATE" if any(job.writes for job in group) else "BEGIN"
     try:
-        connection.execute("BEGIN IMMEDIATE")  # Two processes may share the file: never upgrade a read.
+        connection.execute(begin)
         told.extend(_run_one(connection, job) for job in group)
         connection.execute("COMMIT")
     except Exception as error:  # noqa: BLE001 - handed to those who wait; the thread must outlive it

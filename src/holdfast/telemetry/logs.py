@@ -9,17 +9,36 @@ import json
 import logging
 import sys
 import traceback
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import msgspec
 import structlog
 from structlog.contextvars import bind_contextvars, merge_contextvars
-from structlog.typing import EventDict, Processor
+from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from holdfast.events import Event, ModelFinished, ToolFinished, TurnEnded, TurnIds, TurnStarted
 from holdfast.telemetry.spec import TelemetrySpec
 
-logger: structlog.typing.FilteringBoundLogger = structlog.get_logger("holdfast")
+_ours = structlog.get_logger("holdfast")
+_standard = structlog.wrap_logger(
+    logging.getLogger("holdfast"),
+    wrapper_class=structlog.stdlib.BoundLogger,
+    processors=[structlog.stdlib.filter_by_level, merge_contextvars, structlog.stdlib.render_to_log_kwargs],
+)
+
+
+class _Logger:
+    """
+    Where our lines go: to structlog, where ``configure_logs`` or the program has configured it.
+
+    In a program that has not, they go to the standard logger ``holdfast``, and are its own to show.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_ours if structlog.is_configured() else _standard, name)
+
+
+logger = cast("FilteringBoundLogger", _Logger())
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 

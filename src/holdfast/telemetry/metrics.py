@@ -117,11 +117,12 @@ class Metrics:
             self.begin_agent(name)
         return name if name in self._agents else OTHER
 
-    def begin_routes(self, routes: Iterable[tuple[str, str]]) -> None:
-        """Make the series of these routes: each a method and a template."""
-        for method, template in routes:
-            self.http_requests.labels(method, template, "200")
+    def begin_routes(self, routes: Iterable[tuple[str, str, Iterable[str]]]) -> None:
+        """Make the series of these routes: each a method, a template, and the status codes it may answer with."""
+        for method, template, codes in routes:
             self.http_duration.labels(method, template)
+            for code in codes:
+                self.http_requests.labels(method, template, code)
 
     def answered(self, method: str, route: str, code: int, duration_s: float) -> None:
         """Count one HTTP request; ``route`` is the template that matched, or ``OTHER``."""
