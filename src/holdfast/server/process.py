@@ -10,6 +10,7 @@ something will not end, such as a thread that an agent began, the process ends w
 """
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -78,6 +79,10 @@ async def run_server(hold: Holdfast, on_start: Callable[[Listening], None], stop
             serving = [(_api_server(hold, gate), api)]
             if metrics is not None:
                 serving.append((_Server(_config(hold, metrics_app(hold))), metrics))
+            # What is here now lives as long as the process: looking through it again and again for garbage would cost
+            # half a millisecond of CPU a turn (bench/turn.py).
+            gc.collect()
+            gc.freeze()
             async with asyncio.TaskGroup() as group:
                 for server, listener in serving:
                     group.create_task(server.serve(sockets=[listener]))
