@@ -225,7 +225,7 @@ TO_DO: dict[str, dict[str, str]] = {
     },
     "ModelRejected": {
         "Caller": "Report the `trace_id`.",
-        "Operator": "Check `llm.api_key`, `llm.model` and `llm.base_url`; at level `debug` the log has the provider's reason.",
+        "Operator": "Check `llm.api_key`, `llm.model` and `llm.base_url`; at level `debug` the log has the reason.",
         "Developer": "Check what the agent sent: too long, or a parameter this model does not take.",
     },
     "ModelMalformed": {
@@ -235,7 +235,7 @@ TO_DO: dict[str, dict[str, str]] = {
     },
     "AgentFailed": {
         "Caller": "Report the `trace_id`.",
-        "Operator": "The log says where in the code it was raised, and has the traceback at level `debug`: hand it to the agent's developer.",
+        "Operator": "Hand its developer the place the log names; at level `debug` it has the traceback.",
     },
     "TurnCancelled": {
         "Caller": "Send the message again; check what has happened first, if it changes something.",
