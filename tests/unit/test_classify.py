@@ -1,6 +1,7 @@
 """What kind of failure it was, from facts alone."""
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -55,6 +56,22 @@ def test_every_class_has_its_treatment_and_only_failures_of_the_target_count_aga
     against = {kind.value for kind, treatment in TREATMENTS.items() if treatment.breaker == "fail"}
     assert against == {"overloaded", "server", "timeout", "network", "unknown"}
     assert {kind.value for kind, treatment in TREATMENTS.items() if treatment.closes} == {"quota", "auth"}
+
+
+def test_the_table_of_the_documentation_says_what_the_code_does() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "resilience" / "failures.md"
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.read_text("utf-8").splitlines()]
+    told = {row[0]: row[2:] for row in rows if len(row) == 6 and row[0] in {kind.value for kind in FailureClass}}
+    often = {None: "as bounded", 0: "never"}
+    assert told == {
+        kind.value: [
+            f"{treatment.breaker}, closes" if treatment.closes else treatment.breaker,
+            treatment.load,
+            often.get(treatment.retries, str(treatment.retries)),
+            "yes" if treatment.fallback else "no",
+        ]
+        for kind, treatment in TREATMENTS.items()
+    }
 
 
 @pytest.mark.parametrize(("status", "retryable"), [(529, True), (429, True), (500, True), (401, False), (400, False)])
