@@ -228,6 +228,37 @@ def test_a_refusal_says_how_long_until_it_can_help_to_ask_again() -> None:
     assert target.refused() == (6 * NS, "probing")
 
 
+def test_what_earlier_probes_said_and_held_is_forgotten_with_their_round() -> None:
+    target = Target(replace(PLAIN, probes=2, lease_s=7))
+    target.trip()
+    target.wait(5)
+    target.ask()
+    target.call("ok", "fail")
+    target.wait(10)
+    target.call("ok")
+    assert target.state() is State.HALF_OPEN
+    target.call("ok")
+    assert target.state() is State.CLOSED
+
+
+def test_the_lease_that_ends_first_counts_and_not_the_one_given_first() -> None:
+    target = Target(replace(PLAIN, probes=2))
+    target.trip()
+    target.wait(5)
+    target.ask()
+    target.breaker.reconfigure(replace(PLAIN, probes=2, lease_s=7))
+    target.ask()
+    assert target.refused() == (7 * NS, "probing")
+
+
+def test_slow_calls_leave_the_window_too() -> None:
+    target = Target(replace(PLAIN, slow_s=10))
+    target.call("ok", times=9, slow=True)
+    target.wait(60)
+    target.call("ok", times=20)
+    assert target.state() is State.CLOSED
+
+
 # Bugs that breakers in use have had
 
 
@@ -421,9 +452,15 @@ def test_another_window_keeps_what_falls_inside_it() -> None:
     target.call("ok", "fail", "ok")
     target.breaker.reconfigure(replace(PLAIN, window_s=600))
     assert target.breaker.counts(target.now) == (5, 2, 0)
-    target.breaker.reconfigure(replace(PLAIN, window_s=12))
-    assert target.breaker.counts(target.now)[0] in (0, 3)
+    target.wait(6)
     target.call("ok")
+    target.breaker.reconfigure(replace(PLAIN, window_s=12, consecutive=None))
+    assert target.breaker.counts(target.now) == (4, 1, 0)
+    target.wait(5)
+    target.call("ok")
+    assert target.breaker.counts(target.now) == (5, 1, 0)
+    target.wait(1)
+    assert target.breaker.counts(target.now) == (1, 0, 0)
     target.wait(700)
     assert target.breaker.counts(target.now) == (0, 0, 0)
     target.call("ok")
