@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.clock import NS
-from holdfast.resilience.rate import NEVER, Limit, Quota, RateQueue, RateRefused, per, take_all
+from holdfast.resilience.rate import NEVER, Limit, Quota, per, take_all
+from holdfast.resilience.rate_queue import RateQueue, RateRefused
 from holdfast.testing import VirtualLoop, loop_clock
 
 quotas = st.builds(Quota, st.integers(1, 9), st.integers(1, 40), st.integers(1, 12))

@@ -6,7 +6,8 @@ from contextlib import suppress
 import pytest
 
 from holdfast.clock import NS
-from holdfast.resilience.rate import NEVER, Limit, Needs, Quota, RateQueue, RateRefused, Refusal, per, take_all
+from holdfast.resilience.rate import NEVER, Limit, Needs, Quota, Refusal, per, take_all
+from holdfast.resilience.rate_queue import RateQueue, RateRefused
 from holdfast.testing import VirtualLoop, loop_clock
 
 

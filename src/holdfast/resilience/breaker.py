@@ -18,7 +18,6 @@ state: an answer to an earlier one says nothing about the present.
 """
 
 from bisect import insort
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -26,9 +25,7 @@ from math import isfinite
 from typing import Literal, NamedTuple
 
 from holdfast.clock import NS
-
-_BUCKETS = 12
-_BEFORE_ALL_TIME = -(1 << 63)
+from holdfast.resilience.window import BUCKETS, Window
 
 
 class State(Enum):
@@ -168,7 +165,7 @@ class Breaker:
     stale: int = field(default=0, init=False)
     moved_errors: int = field(default=0, init=False)
     _kind: State = field(default=_CLOSED, init=False)
-    _window: "_Window" = field(init=False, repr=False)
+    _window: Window = field(init=False, repr=False)
     _leases: list[int] = field(default_factory=list, init=False)  # of this generation's probes, sorted
     _ok: int = field(default=0, init=False)  # of this generation's probes
     _open_until: int = field(default=0, init=False)
@@ -176,7 +173,7 @@ class Breaker:
     _closed_at: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self._window = _Window(_width(self.spec))
+        self._window = Window(_width(self.spec))
 
     def state(self, now: int) -> State:
         """What a call at ``now`` would find. Changes nothing."""
@@ -331,62 +328,6 @@ class Breaker:
             self.moved_errors += 1
 
 
-class _Window:
-    """Outcomes in buckets of a twelfth of the window each. The sums are those of the last ``add``."""
-
-    __slots__ = ("_buckets", "_end", "_here", "_width", "fail", "slow", "streak", "total")
-
-    def __init__(self, width: int) -> None:
-        self._width = width
-        self.clear()
-
-    def clear(self) -> None:
-        self._buckets: deque[list[int]] = deque()  # each: its number since time began, total, fail, slow
-        self._end = _BEFORE_ALL_TIME  # the next outcome begins a bucket
-        self.total = self.fail = self.slow = self.streak = 0
-
-    def add(self, now: int, fail: bool, slow: bool) -> None:  # noqa: FBT001 - named arguments cost time on every call
-        if now >= self._end:
-            self._begin(now // self._width)
-        here = self._here
-        here[1] += 1
-        self.total += 1
-        if fail:
-            here[2] += 1
-            self.fail += 1
-            self.streak += 1
-        else:
-            self.streak = 0
-        if slow:
-            here[3] += 1
-            self.slow += 1
-
-    def counts(self, now: int) -> tuple[int, int, int]:
-        oldest = now // self._width - _BUCKETS + 1
-        kept = [bucket for bucket in self._buckets if bucket[0] >= oldest]
-        return sum(one[1] for one in kept), sum(one[2] for one in kept), sum(one[3] for one in kept)
-
-    def resize(self, width: int) -> None:
-        """Keep what there is: each bucket goes on as if all of it had come at its start."""
-        for bucket in self._buckets:
-            bucket[0] = bucket[0] * self._width // width
-        self._width = width
-        self._end = _BEFORE_ALL_TIME
-
-    def _begin(self, number: int) -> None:
-        buckets = self._buckets
-        while buckets and buckets[0][0] <= number - _BUCKETS:
-            _, total, fail, slow = buckets.popleft()
-            self.total -= total
-            self.fail -= fail
-            self.slow -= slow
-        if not buckets:
-            self.streak = 0  # Failures that left the window are no part of a row.
-        self._here = [number, 0, 0, 0]
-        buckets.append(self._here)
-        self._end = (number + 1) * self._width
-
-
 def _ns(seconds: float) -> int:
     return max(1, round(seconds * NS))
 
@@ -396,4 +337,4 @@ def _heal_ns(spec: BreakerSpec) -> int:
 
 
 def _width(spec: BreakerSpec) -> int:
-    return -(-_ns(spec.window_s) // _BUCKETS)
+    return -(-_ns(spec.window_s) // BUCKETS)
