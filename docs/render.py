@@ -159,6 +159,8 @@ An error has a stable code, a text that is the same for every caller, and a deta
 EVENTS = """\
 Everything a turn does is one of these facts. The stream of a turn, the logs and the metrics are all made from them.
 Fields marked *content* hold what people or models wrote: only the caller's own stream carries them.
+
+The stream of a turn that does not succeed has one more at its end: `error`, whose data is the [problem](errors.md).
 """
 
 TO_DO: dict[str, dict[str, str]] = {
