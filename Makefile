@@ -30,8 +30,9 @@ layers: .venv/test-stamp
 render: .venv/test-stamp  ## bring api.txt and the rendered documents up to date
 	$(BIN)/python docs/render.py
 
-bench: .venv/test-stamp  ## time a turn against the bare agent's
+bench: .venv/test-stamp  ## time a turn against the bare agent's, and each policy against a bare await
 	$(BIN)/python bench/turn.py
+	$(BIN)/python bench/resilience.py
 
 lock: .venv/test-stamp  ## pin the dependencies anew, with hashes and without addresses
 	$(BIN)/python -m pip install --quiet uv
