@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from holdfast.clock import NS
 from holdfast.resilience.classify import TREATMENTS, Facts, Failure, FailureClass, classify
-from holdfast.resilience.retry import Again, Budget, BudgetSpec, NotAgain, RetrySpec, decide, wait_before
+from holdfast.resilience.retry import Again, RetryBudget, Budget, NotAgain, Retry, decide, wait_before
 
-SPEC = RetrySpec()
-FULL = BudgetSpec(cap=1_000)
+SPEC = Retry()
+FULL = Budget(cap=1_000)
 
 
 def failure(kind: FailureClass, retry_after_s: float | None = None, *, harmless: bool = False) -> Failure:
@@ -22,7 +22,7 @@ def decided(what: Failure, attempt: int = 1, **more: object) -> Again | NotAgain
     given_: dict[str, object] = {
         "repeatable": True,
         "left_s": None,
-        "budget": Budget(FULL, 0),
+        "budget": RetryBudget(FULL, 0),
         "now": 0,
         "chance": random.Random(1).random,
     }
@@ -37,7 +37,7 @@ def test_each_reason_to_give_up_is_named() -> None:
     assert decided(server, repeatable=False) == NotAgain("effects")
     assert decided(failure(FailureClass.RATE_LIMITED, 61.0)) == NotAgain("too_long")
     assert decided(server, left_s=0.4) == NotAgain("no_time")
-    empty = Budget(BudgetSpec(ratio=0, floor_per_s=0, cap=1), 0)
+    empty = RetryBudget(Budget(ratio=0, floor_per_s=0, cap=1), 0)
     assert empty.withdraw(0)
     assert decided(server, budget=empty) == NotAgain("budget")
 
@@ -48,7 +48,7 @@ def test_a_call_with_effects_is_repeated_only_where_nothing_can_have_happened() 
 
 
 def test_giving_up_costs_the_budget_nothing() -> None:
-    budget = Budget(BudgetSpec(ratio=0, floor_per_s=0, cap=1), 0)
+    budget = RetryBudget(Budget(ratio=0, floor_per_s=0, cap=1), 0)
     decided(failure(FailureClass.SERVER), left_s=0.0, budget=budget)
     assert budget.withdraw(0)
 
@@ -91,8 +91,8 @@ def test_over_any_time_retries_keep_to_ratio_floor_and_cap(
     events: list[tuple[str, int]], tenths: int, floor_tenths: int, cap: int
 ) -> None:
     """R1: retries ≤ ratio · firsts + floor · time + cap, in every interval of every history."""
-    spec = BudgetSpec(ratio=tenths / 10, floor_per_s=floor_tenths / 10, cap=cap)
-    budget, now, log = Budget(spec, 0), 0, []
+    spec = Budget(ratio=tenths / 10, floor_per_s=floor_tenths / 10, cap=cap)
+    budget, now, log = RetryBudget(spec, 0), 0, []
     for what, wait in events:
         now += wait
         if what == "first":
@@ -111,8 +111,8 @@ def test_over_any_time_retries_keep_to_ratio_floor_and_cap(
 @given(st.lists(st.integers(1, NS // 20), min_size=1, max_size=60))
 def test_no_share_of_a_retry_is_rounded_away(steps: list[int]) -> None:
     """However often it is looked at, the floor accrues to the nanosecond."""
-    spec = BudgetSpec(ratio=0, floor_per_s=0.2, cap=1)
-    budget, now = Budget(spec, 0), 0
+    spec = Budget(ratio=0, floor_per_s=0.2, cap=1)
+    budget, now = RetryBudget(spec, 0), 0
     assert budget.withdraw(0)
     for step in steps:
         now += step
@@ -131,4 +131,4 @@ def test_no_share_of_a_retry_is_rounded_away(steps: list[int]) -> None:
 )
 def test_bounds_that_make_no_sense_are_refused(wrong: dict[str, int], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        RetrySpec(**wrong)
+        Retry(**wrong)

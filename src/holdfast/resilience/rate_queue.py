@@ -12,7 +12,7 @@ from collections import deque
 from typing import Literal
 
 from holdfast.clock import NS, Clock
-from holdfast.resilience.rate import NEVER, Limit, Needs, Refusal, merged, take_all, worst
+from holdfast.resilience.bucket import NEVER, Bucket, Needs, Refusal, merged, take_all, worst
 
 _TICK_NS = 1_000
 """The shortest timer: below it, a loop's floating-point time may not move."""
@@ -43,7 +43,7 @@ class _Waiter(asyncio.Future[RateRefused | None]):
         super().__init__(loop=asyncio.get_running_loop())
         self.queue, self.needs, self.due = queue, tuple(needs), due
         self.timer: asyncio.TimerHandle | None = None
-        self.limit: Limit | None = None
+        self.limit: Bucket | None = None
 
     def cancel(self, msg: object = None) -> bool:
         if stopped := super().cancel(msg):
@@ -70,16 +70,24 @@ class RateQueue:
     Args:
         clock: Where the time comes from.
         max_queue: Callers that may wait for one limit; 0: nobody waits. Who is moved from another queue is let in.
+
+    Attributes:
+        max_queue: As given; may be set. Those who wait already stay.
     """
 
     def __init__(self, clock: Clock, max_queue: int) -> None:
         if max_queue < 0:
             raise ValueError(f"rate.max_queue must be >= 0, got {max_queue}")
         self._clock = clock
-        self._max_queue = max_queue
-        self._lines: dict[Limit, _Line] = {}
+        self.max_queue = max_queue
+        self._lines: dict[Bucket, _Line] = {}
 
-    def queued(self, limit: Limit) -> int:
+    @property
+    def busy(self) -> bool:
+        """Whether anybody waits for anything."""
+        return bool(self._lines)
+
+    def queued(self, limit: Bucket) -> int:
         """Callers that wait for this limit."""
         line = self._lines.get(limit)
         return 0 if line is None else len(line.waiters)
@@ -104,7 +112,7 @@ class RateQueue:
         due = None if max_wait_s is None else now + round(max_wait_s * NS)
         if due is not None and now + refusal.wait_ns > due:
             raise RateRefused(refusal, "wait")
-        if self.queued(refusal.limit) >= self._max_queue:
+        if self.queued(refusal.limit) >= self.max_queue:
             raise RateRefused(refusal, "full")
         waiter = _Waiter(self, needs, due)
         self._stand(waiter, refusal, now)
@@ -128,7 +136,7 @@ class RateQueue:
             limit.refund(cost)
         self.changed(*(limit for limit, _ in needs))
 
-    def changed(self, *limits: Limit) -> None:
+    def changed(self, *limits: Bucket) -> None:
         """Look again at the queues of limits that were refunded or reconfigured elsewhere."""
         now = self._clock.now()
         for limit in limits:
@@ -149,7 +157,7 @@ class RateQueue:
                 return refusal
         return take_all(now, needs)
 
-    def _ahead(self, needs: Needs) -> dict[Limit, int]:
+    def _ahead(self, needs: Needs) -> dict[Bucket, int]:
         return {limit: self._lines[limit].units for limit, _ in needs if limit in self._lines}
 
     def _stand(self, waiter: _Waiter, refusal: Refusal, now: int) -> None:
@@ -161,13 +169,13 @@ class RateQueue:
         if len(line.waiters) == 1:
             self._arm(line, limit, now, refusal.wait_ns)
 
-    def _step_out(self, waiter: _Waiter, limit: Limit) -> None:
+    def _step_out(self, waiter: _Waiter, limit: Bucket) -> None:
         line = self._lines[limit]
         line.waiters.remove(waiter)
         line.units -= dict(waiter.needs)[limit]
         waiter.limit = None
 
-    def _drain(self, limit: Limit, now: int) -> None:
+    def _drain(self, limit: Bucket, now: int) -> None:
         """Grant the head while it fits in all its limits; where another one blocks it, it goes to stand there."""
         line = self._lines.get(limit)
         if line is None:
@@ -189,7 +197,7 @@ class RateQueue:
             line.timer.cancel()
         del self._lines[limit]
 
-    def _arm(self, line: _Line, limit: Limit, now: int, wait_ns: int) -> None:
+    def _arm(self, line: _Line, limit: Bucket, now: int, wait_ns: int) -> None:
         if line.timer is not None:
             if line.due == now + wait_ns:
                 return
@@ -197,7 +205,7 @@ class RateQueue:
         line.due = now + wait_ns
         line.timer = line.loop.call_later(max(wait_ns, _TICK_NS) / NS, self._ring, line, limit)
 
-    def _ring(self, line: _Line, limit: Limit) -> None:
+    def _ring(self, line: _Line, limit: Bucket) -> None:
         line.timer = None
         self._drain(limit, self._clock.now())
 

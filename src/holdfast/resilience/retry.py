@@ -31,38 +31,7 @@ _LIGHT_WEIGHT = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetrySpec:
-    """
-    How often a call is tried, and how long is waited in between.
-
-    Attributes:
-        attempts: How often it is tried at most, the first time included; at least 1.
-        base_s: Seconds that the first wait takes at most; each further one twice as long.
-        slow_base_s: The same where the target has too much to do.
-        cap_s: Seconds that no wait exceeds.
-        max_retry_after_s: Seconds that a target may ask to be left alone; asked for longer, the call is given up.
-        min_useful_s: Seconds that have to be left after the wait for another attempt to make sense.
-    """
-
-    attempts: int = 4
-    base_s: float = 0.1
-    slow_base_s: float = 1.0
-    cap_s: float = 20.0
-    max_retry_after_s: float = 60.0
-    min_useful_s: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ValueError(f"retry.attempts must be at least 1, got {self.attempts}")
-        for name in ("base_s", "slow_base_s", "cap_s", "max_retry_after_s"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"retry.{name} must be > 0, got {getattr(self, name)}")
-        if self.min_useful_s < 0:
-            raise ValueError(f"retry.min_useful_s must be >= 0, got {self.min_useful_s}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetSpec:
+class Budget:
     """
     How many retries a target bears.
 
@@ -84,7 +53,42 @@ class BudgetSpec:
             raise ValueError(f"budget.cap must be at least 1, got {self.cap}")
 
 
-class Budget:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """
+    How often a call is tried, and how long is waited in between.
+
+    Attributes:
+        attempts: How often it is tried at most, the first time included; at least 1.
+        base_s: Seconds that the first wait takes at most; each further one twice as long.
+        slow_base_s: The same where the target has too much to do.
+        cap_s: Seconds that no wait exceeds.
+        max_retry_after_s: Seconds that a target may ask to be left alone; asked for longer, the call is given up.
+        min_useful_s: Seconds that have to be left after the wait for another attempt to make sense.
+        wait_out: Whether a refusal of our own, by a limit or an open circuit, is waited out too, if it says how long.
+        budget: How many retries each target bears.
+    """
+
+    attempts: int = 4
+    base_s: float = 0.1
+    slow_base_s: float = 1.0
+    cap_s: float = 20.0
+    max_retry_after_s: float = 60.0
+    min_useful_s: float = 0.5
+    wait_out: bool = False
+    budget: Budget = Budget()
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"retry.attempts must be at least 1, got {self.attempts}")
+        for name in ("base_s", "slow_base_s", "cap_s", "max_retry_after_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"retry.{name} must be > 0, got {getattr(self, name)}")
+        if self.min_useful_s < 0:
+            raise ValueError(f"retry.min_useful_s must be >= 0, got {self.min_useful_s}")
+
+
+class RetryBudget:
     """
     The retries and hedges one target bears, shared by everybody who calls it.
 
@@ -93,7 +97,7 @@ class Budget:
 
     __slots__ = ("_cap", "_floor", "_level", "_ratio", "_updated_ns")
 
-    def __init__(self, spec: BudgetSpec, now: int) -> None:
+    def __init__(self, spec: Budget, now: int) -> None:
         self._ratio = round(spec.ratio * 1_000) * NS
         self._floor = round(spec.floor_per_s * 1_000)
         self._cap = round(spec.cap * 1_000) * NS
@@ -114,13 +118,18 @@ class Budget:
         self._level -= price
         return True
 
+    def quiescent(self, now: int) -> bool:
+        """Whether it is full, as a new one would be."""
+        self._accrue(now)
+        return self._level == self._cap
+
     def _accrue(self, now: int) -> None:
         if now > self._updated_ns:
             self._level = min(self._cap, self._level + self._floor * (now - self._updated_ns))
             self._updated_ns = now
 
 
-GiveUp = Literal["not_retryable", "attempts", "effects", "too_long", "no_time", "budget"]
+GiveUp = Literal["not_retryable", "attempts", "effects", "elsewhere", "too_long", "no_time", "budget"]
 
 
 class Again(NamedTuple):
@@ -136,13 +145,14 @@ class NotAgain(NamedTuple):
 
 
 def decide(
-    spec: RetrySpec,
+    spec: Retry,
     failure: Failure,
     attempt: int,
     *,
     repeatable: bool,
+    elsewhere: bool = False,
     left_s: float | None,
-    budget: Budget,
+    budget: RetryBudget,
     now: int,
     chance: Chance,
 ) -> Again | NotAgain:
@@ -154,18 +164,23 @@ def decide(
         failure: What happened.
         attempt: Which attempt it was, from 1.
         repeatable: Whether the call has no effects, or the same effect however often it is made.
+        elsewhere: Whether another target can be asked at once, so that one that has too much to do is let be.
         left_s: Seconds left of the deadline around it; None where there is none.
         budget: The target's. It pays only where the answer is to make the call again.
         now: The clock, in nanoseconds.
         chance: Draws the jitter.
     """
     treatment = TREATMENTS[failure.kind]
+    if failure.kind is FailureClass.REFUSED and spec.wait_out and failure.retry_after_s is not None:
+        return _wait_out(spec, failure.retry_after_s, attempt, left_s, chance)
     if not failure.retryable:
         return NotAgain("not_retryable")
     if attempt >= spec.attempts or (treatment.retries is not None and attempt > treatment.retries):
         return NotAgain("attempts")
     if not (repeatable or failure.harmless):
         return NotAgain("effects")
+    if elsewhere and failure.kind is FailureClass.OVERLOADED:
+        return NotAgain("elsewhere")
     asked_s = failure.retry_after_s
     if asked_s is not None and asked_s > spec.max_retry_after_s:
         return NotAgain("too_long")
@@ -177,9 +192,17 @@ def decide(
     return Again(wait_s)
 
 
-def wait_before(
-    spec: RetrySpec, kind: FailureClass, attempt: int, retry_after_s: float | None, chance: Chance
-) -> float:
+def _wait_out(spec: Retry, asked_s: float, attempt: int, left_s: float | None, chance: Chance) -> Again | NotAgain:
+    """Nothing was sent, so that nobody has to bear it: the budget does not pay for this."""
+    if attempt >= spec.attempts:
+        return NotAgain("attempts")
+    if asked_s > spec.max_retry_after_s:
+        return NotAgain("too_long")
+    wait_s = asked_s + spec.base_s * chance()
+    return NotAgain("no_time") if left_s is not None and wait_s + spec.min_useful_s > left_s else Again(wait_s)
+
+
+def wait_before(spec: Retry, kind: FailureClass, attempt: int, retry_after_s: float | None, chance: Chance) -> float:
     """
     Seconds to wait after attempt number ``attempt``: doubling from one to the next, and drawn by lot.
 

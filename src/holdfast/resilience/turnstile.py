@@ -27,6 +27,11 @@ class Turnstile:
         """Keys that are held or waited for."""
         return len(self._places)
 
+    def wanted(self, key: Hashable) -> int:
+        """How many hold the key's place or wait for it."""
+        place = self._places.get(key)
+        return 0 if place is None else place.wanted
+
     @asynccontextmanager
     async def hold(self, key: Hashable, wait_s: float, error: Callable[[], Refused]) -> AsyncIterator[None]:
         """

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.properties import breaker_model as model
+    from tests.properties import circuit_model as model
 else:
-    import breaker_model as model  # pytest puts a test's folder on the path, and mypy the project's
+    import circuit_model as model  # pytest puts a test's folder on the path, and mypy the project's
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.clock import NS
-from holdfast.resilience.rate import NEVER, Limit, Quota, per, take_all
+from holdfast.resilience.bucket import NEVER, Bucket, Quota, take_all
+from holdfast.resilience.keys import per
 from holdfast.resilience.rate_queue import RateQueue, RateRefused
 from holdfast.testing import VirtualLoop, loop_clock
 
 quotas = st.builds(Quota, st.integers(1, 9), st.integers(1, 40), st.integers(1, 12))
 
 
-class Bucket:
+class Exact:
     """The token bucket in exact fractions, with the line that a server's word draws above it."""
 
     def __init__(self, quota: Quota) -> None:
@@ -56,7 +57,7 @@ operations = st.lists(
 @given(quotas, operations)
 def test_a_limit_is_the_exact_token_bucket(quota: Quota, told: list[tuple[str, int, int]]) -> None:
     """G1, G2, G3, whatever was charged, refunded and heard from the server before."""
-    limit, bucket, now = Limit("real", quota), Bucket(quota), 0
+    limit, bucket, now = Bucket("real", quota), Exact(quota), 0
     for name, number, later in told:
         now += later
         bucket.move(now)
@@ -97,7 +98,7 @@ def test_a_limit_is_the_exact_token_bucket(quota: Quota, told: list[tuple[str, i
 @given(quotas, st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12)), max_size=50))
 def test_no_stretch_of_time_admits_more_than_the_burst_and_the_rate(quota: Quota, asks: list[tuple[int, int]]) -> None:
     """G4."""
-    limit, now = Limit("real", quota), 0
+    limit, now = Bucket("real", quota), 0
     taken: list[tuple[int, int]] = []
     for later, cost in asks:
         now += later
@@ -117,7 +118,7 @@ def test_no_stretch_of_time_admits_more_than_the_burst_and_the_rate(quota: Quota
 )
 def test_several_limits_are_taken_together_or_not_at_all(kinds: list[Quota], asks: list[tuple[int, list[int]]]) -> None:
     """G2 and G5."""
-    limits, now = [Limit(str(n), quota) for n, quota in enumerate(kinds)], 0
+    limits, now = [Bucket(str(n), quota) for n, quota in enumerate(kinds)], 0
     for later, costs in asks:
         now += later
         needs = tuple(zip(limits, costs, strict=False))
@@ -136,7 +137,7 @@ def test_several_limits_are_taken_together_or_not_at_all(kinds: list[Quota], ask
 @settings(max_examples=100, deadline=None)
 @given(quotas, quotas, st.integers(0, 12), st.integers(0, 30))
 def test_a_new_quota_owes_what_the_old_one_did(old: Quota, new: Quota, spent: int, now: int) -> None:
-    limit = Limit("real", old)
+    limit = Bucket("real", old)
     limit.take(0, spent)
     owed = max(Fraction(0), min(spent, old.burst + 1) - now * Fraction(old.num, old.den_ns))
     if spent > old.burst:
@@ -171,7 +172,7 @@ class Scenario:
     """Seven callers at two limits; ``strike`` is called often, and in the very tick of most grants."""
 
     def __init__(self, strike: Callable[[asyncio.Task[None]], None]) -> None:
-        self.requests, self.tokens = Limit("requests", per.second(2)), Limit("tokens", per.second(10))
+        self.requests, self.tokens = Bucket("requests", per.second(2)), Bucket("tokens", per.second(10))
         self.clock = loop_clock()
         self.queue = RateQueue(self.clock, 5)
         self.strike = strike
@@ -197,7 +198,7 @@ class Scenario:
         assert self.queue.queued(self.requests) == self.queue.queued(self.tokens) == 0
         now = self.clock.now()
         for limit, which in ((self.requests, 1), (self.tokens, 2)):
-            never_came = Limit("twin", Quota(limit._num, limit._den, limit._burst))
+            never_came = Bucket("twin", Quota(limit._num, limit._den, limit._burst))
             for at, number in self.got:
                 assert never_came.take(at, int(CALLERS[number][which])) == 0  # G1
             snow = now * limit._num
@@ -241,8 +242,8 @@ def test_waiters_that_are_all_cancelled_never_were(wanted: list[tuple[int, int, 
 
     async def main() -> None:
         clock, loop = loop_clock(), asyncio.get_running_loop()
-        limits = Limit("requests", per.second(2)), Limit("tokens", per.second(10))
-        twins = Limit("requests", per.second(2)), Limit("tokens", per.second(10))
+        limits = Bucket("requests", per.second(2)), Bucket("tokens", per.second(10))
+        twins = Bucket("requests", per.second(2)), Bucket("tokens", per.second(10))
         queue = RateQueue(clock, 10)
         await queue.take(tuple(zip(limits, (2, 10), strict=True)), 0)
         take_all(0, tuple(zip(twins, (2, 10), strict=True)))
@@ -277,7 +278,7 @@ def test_a_queue_keeps_the_order_of_arrival_and_the_time_it_told(asks: list[tupl
     """G3 and G6: with one limit, each comes after the one before, at the exact moment that was predicted."""
 
     async def main() -> None:
-        clock, limit = loop_clock(), Limit("tokens", per.second(10))
+        clock, limit = loop_clock(), Bucket("tokens", per.second(10))
         queue, order = RateQueue(clock, 100), []
 
         async def call(number: int, cost: int, told: int) -> None:

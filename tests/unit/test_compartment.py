@@ -5,16 +5,16 @@ from contextlib import suppress
 
 import pytest
 
-from holdfast.resilience.bulkhead import Bulkhead, BulkheadRefused, Permit
+from holdfast.resilience.compartment import BulkheadRefused, Compartment, Permit
 from holdfast.testing import VirtualLoop
 
 
-def full(bulkhead: Bulkhead) -> list[Permit]:
+def full(bulkhead: Compartment) -> list[Permit]:
     return [bulkhead.enter_nowait() for _ in range(bulkhead.stats.limit)]
 
 
 async def test_a_queue_of_0_refuses_nobody_for_whom_there_is_room() -> None:
-    bulkhead = Bulkhead(2, 0)
+    bulkhead = Compartment(2, 0)
     first = await bulkhead.enter(None)
     await bulkhead.enter(0)
     with pytest.raises(BulkheadRefused) as refused:
@@ -26,7 +26,7 @@ async def test_a_queue_of_0_refuses_nobody_for_whom_there_is_room() -> None:
 
 
 async def test_a_hundred_at_once_are_never_more_than_the_limit_and_the_queue() -> None:
-    bulkhead = Bulkhead(3, 5)
+    bulkhead = Compartment(3, 5)
     most, refused = 0, 0
 
     async def visit() -> None:
@@ -49,7 +49,7 @@ async def test_a_hundred_at_once_are_never_more_than_the_limit_and_the_queue() -
 
 
 async def test_cancelled_waiters_do_not_fill_the_queue() -> None:
-    bulkhead = Bulkhead(1, 2)
+    bulkhead = Compartment(1, 2)
     [permit] = full(bulkhead)
     async with asyncio.TaskGroup() as group:
         for _ in range(10):
@@ -63,7 +63,7 @@ async def test_cancelled_waiters_do_not_fill_the_queue() -> None:
 
 
 async def test_a_cancelled_head_does_not_strand_who_is_behind_it() -> None:
-    bulkhead = Bulkhead(1, 2)
+    bulkhead = Compartment(1, 2)
     [permit] = full(bulkhead)
     async with asyncio.TaskGroup() as group:
         head = group.create_task(bulkhead.enter(None))
@@ -79,7 +79,7 @@ async def test_a_cancelled_head_does_not_strand_who_is_behind_it() -> None:
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_waiter_cancelled_in_the_tick_of_its_grant_gives_the_permit_on(times: int) -> None:
-    bulkhead = Bulkhead(1, 2)
+    bulkhead = Compartment(1, 2)
     [permit] = full(bulkhead)
     async with asyncio.TaskGroup() as group:
         granted = group.create_task(bulkhead.enter(None))
@@ -97,7 +97,7 @@ async def test_a_waiter_cancelled_in_the_tick_of_its_grant_gives_the_permit_on(t
 
 
 async def test_an_outer_timeout_in_the_tick_of_the_grant_loses_no_permit() -> None:
-    bulkhead = Bulkhead(1, 1)
+    bulkhead = Compartment(1, 1)
     [permit] = full(bulkhead)
     asyncio.get_running_loop().call_later(5, bulkhead.leave, permit)
     with suppress(TimeoutError):
@@ -107,7 +107,7 @@ async def test_an_outer_timeout_in_the_tick_of_the_grant_loses_no_permit() -> No
 
 
 async def test_the_wait_ends_in_time_and_leaves_no_trace() -> None:
-    bulkhead = Bulkhead(1, 2)
+    bulkhead = Compartment(1, 2)
     [permit] = full(bulkhead)
     loop = asyncio.get_running_loop()
     with pytest.raises(BulkheadRefused, match="timeout"):
@@ -121,7 +121,7 @@ async def test_the_wait_ends_in_time_and_leaves_no_trace() -> None:
 
 
 async def test_a_permit_is_given_back_once_and_only_where_it_is_from() -> None:
-    one, other = Bulkhead(2, 0), Bulkhead(2, 0)
+    one, other = Compartment(2, 0), Compartment(2, 0)
     permit = one.enter_nowait()
     one.enter_nowait()
     other.enter_nowait()
@@ -132,7 +132,7 @@ async def test_a_permit_is_given_back_once_and_only_where_it_is_from() -> None:
 
 
 async def test_growing_lets_all_in_whom_there_is_room_for_and_shrinking_waits() -> None:
-    bulkhead = Bulkhead(1, 5)
+    bulkhead = Compartment(1, 5)
     permits = full(bulkhead)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(bulkhead.enter(None)) for _ in range(4)]
@@ -150,7 +150,7 @@ async def test_growing_lets_all_in_whom_there_is_room_for_and_shrinking_waits() 
 
 
 def test_a_loop_that_ends_with_waiters_keeps_none() -> None:
-    bulkhead = Bulkhead(1, 5)
+    bulkhead = Compartment(1, 5)
 
     async def main() -> None:
         full(bulkhead)
@@ -164,7 +164,7 @@ def test_a_loop_that_ends_with_waiters_keeps_none() -> None:
 
 @pytest.mark.parametrize("granted", [False, True])
 def test_a_waiter_that_is_closed_and_not_cancelled_leaves_no_trace(granted: bool) -> None:  # noqa: FBT001 - a column
-    bulkhead = Bulkhead(1, 1)
+    bulkhead = Compartment(1, 1)
 
     async def main() -> None:
         [permit] = full(bulkhead)
@@ -182,6 +182,6 @@ def test_a_waiter_that_is_closed_and_not_cancelled_leaves_no_trace(granted: bool
 
 def test_a_bulkhead_that_nobody_could_enter_is_not_made() -> None:
     with pytest.raises(ValueError, match="limit must be >= 1, got 0"):
-        Bulkhead(0, 1)
+        Compartment(0, 1)
     with pytest.raises(ValueError, match="max_queue must be >= 0, got -1"):
-        Bulkhead(1, -1)
+        Compartment(1, -1)

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from holdfast.clock import NS
-from holdfast.resilience.breaker import Breaker, BreakerSpec, Outcome, Permit, Refusal, State
+from holdfast.resilience.circuit import Circuit, CircuitSpec, Outcome, Permit, Refusal, State
 
-PLAIN = BreakerSpec(jitter=0)
+PLAIN = CircuitSpec(jitter=0)
 
 
 class Target:
     """A breaker, the time, and what moved."""
 
-    def __init__(self, spec: BreakerSpec = PLAIN, chance: float = 0.5) -> None:
+    def __init__(self, spec: CircuitSpec = PLAIN, chance: float = 0.5) -> None:
         self.now = 0
         self.moves: list[str] = []
-        self.breaker = Breaker(
+        self.breaker = Circuit(
             spec,
             "model:demo",
             lambda: chance,
@@ -183,7 +183,7 @@ def test_a_break_soon_after_closing_goes_on_growing_and_one_after_healing_is_sho
 
 @pytest.mark.parametrize(("chance", "seconds"), [(0.0, 4.0), (0.5, 5.0), (0.999999999, 6.0)])
 def test_chance_makes_a_break_up_to_a_fifth_shorter_or_longer(chance: float, seconds: float) -> None:
-    target = Target(BreakerSpec(), chance)
+    target = Target(CircuitSpec(), chance)
     target.trip()
     assert target.break_s() == pytest.approx(seconds, abs=1e-6)
 
@@ -482,7 +482,7 @@ def test_whoever_watches_finds_the_change_complete_and_may_call_the_breaker() ->
         if to is State.OPEN:
             breaker.reset(now)
 
-    breaker = Breaker(replace(PLAIN, consecutive=1), "b", lambda: 0.5, end_it)
+    breaker = Circuit(replace(PLAIN, consecutive=1), "b", lambda: 0.5, end_it)
     permit = breaker.acquire(0)
     assert isinstance(permit, Permit)
     breaker.settle(permit, "fail", 0)
@@ -493,7 +493,7 @@ def test_whoever_watches_and_raises_breaks_nothing() -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    breaker = Breaker(PLAIN, "b", lambda: 0.5, broken)
+    breaker = Circuit(PLAIN, "b", lambda: 0.5, broken)
     breaker.force_open(0)
     assert breaker.state(0) is State.FORCED_OPEN
     assert breaker.moved_errors == 1
@@ -538,15 +538,15 @@ def test_only_a_breaker_with_nothing_to_remember_is_quiescent() -> None:
 )
 def test_a_spec_checks_itself(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match="must be") as caught:
-        BreakerSpec(**wrong)
+        CircuitSpec(**wrong)
     assert str(caught.value) == said
 
 
 def test_what_may_be_left_out_may_be_none() -> None:
-    assert BreakerSpec(consecutive=None, slow_s=None, heal_s=None) == BreakerSpec(consecutive=None)
+    assert CircuitSpec(consecutive=None, slow_s=None, heal_s=None) == CircuitSpec(consecutive=None)
 
 
 def test_the_page_tells_the_defaults_in_force() -> None:
     page = (Path(__file__).parents[2] / "docs" / "resilience" / "breaker.md").read_text("utf-8")
     told = re.findall(r"^\| `(\w+)` \| `?([\w.]+)`? \| .+ \|$", page.partition("## Errors")[0], re.MULTILINE)
-    assert dict(told) == {one.name: str(one.default) for one in fields(BreakerSpec)}
+    assert dict(told) == {one.name: str(one.default) for one in fields(CircuitSpec)}

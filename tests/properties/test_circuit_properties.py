@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
 from holdfast.clock import NS
-from holdfast.resilience.breaker import Breaker, BreakerSpec, Outcome, Permit, Refusal, State, Why
+from holdfast.resilience.circuit import Circuit, CircuitSpec, Outcome, Permit, Refusal, State, Why
 
 if TYPE_CHECKING:
-    from tests.properties import breaker_model as model
+    from tests.properties import circuit_model as model
 else:
-    import breaker_model as model  # pytest puts a test's folder on the path, and mypy the project's
+    import circuit_model as model  # pytest puts a test's folder on the path, and mypy the project's
 
 FOREVER_S = 10_000_000
 OUTCOMES: list[Outcome] = ["ok", "fail", "none"]
@@ -35,7 +35,7 @@ class Watch:
     def __init__(self) -> None:
         self.gen = 0
         self.seen: list[tuple[State, State, Why, int]] = []
-        self.breaker: Breaker | None = None
+        self.breaker: Circuit | None = None
 
     def __call__(self, was: State, to: State, why: Why, now: int) -> None:
         assert self.breaker is not None
@@ -46,13 +46,13 @@ class Watch:
         self.seen.append((was, to, why, now))
 
 
-def watched(spec: BreakerSpec, chance: float = 0.5) -> tuple[Breaker, Watch]:
+def watched(spec: CircuitSpec, chance: float = 0.5) -> tuple[Circuit, Watch]:
     watch = Watch()
-    breaker = watch.breaker = Breaker(spec, "test", lambda: chance, watch)
+    breaker = watch.breaker = Circuit(spec, "test", lambda: chance, watch)
     return breaker, watch
 
 
-def face(breaker: Breaker) -> tuple[object, ...]:
+def face(breaker: Circuit) -> tuple[object, ...]:
     """Everything that decides what it does next."""
     window = breaker._window
     sums = (window.total, window.fail, window.slow, window.streak)
@@ -75,7 +75,7 @@ class SideBySide(RuleBasedStateMachine):
     def begin(self, consecutive: int, min_calls: int, open_ticks: int, probes: int, need: int, lease: int) -> None:
         self.bounds = model.Rules(min_calls, consecutive, open_ticks, probes, need, lease, window=FOREVER_S)
         self.model = model.Machine()
-        spec = BreakerSpec(
+        spec = CircuitSpec(
             window_s=FOREVER_S,
             min_calls=min_calls,
             consecutive=consecutive or None,
@@ -202,7 +202,7 @@ steps = st.builds(
     st.none() | st.integers(-5, 500),
 )
 specs = st.builds(
-    BreakerSpec,
+    CircuitSpec,
     window_s=st.sampled_from([0.5, 10, 60]),
     failure_ratio=st.sampled_from([0.1, 0.5, 1]),
     min_calls=st.integers(1, 6),
@@ -222,7 +222,7 @@ chances = st.floats(0, 1, exclude_max=True)
 class Story:
     """A breaker after any history, and the permits that did not come back."""
 
-    def __init__(self, spec: BreakerSpec, chance: float, other: BreakerSpec, history: list[Step]) -> None:
+    def __init__(self, spec: CircuitSpec, chance: float, other: CircuitSpec, history: list[Step]) -> None:
         self.breaker, self.watch = watched(spec, chance)
         self.now = 0
         self.out: list[Permit] = []
@@ -232,7 +232,7 @@ class Story:
             self.play(step, other)
             assert self.breaker.inflight == sum(permit.gen == self.breaker.gen for permit in self.out), "B2"
 
-    def play(self, step: Step, other: BreakerSpec) -> None:
+    def play(self, step: Step, other: CircuitSpec) -> None:
         breaker = self.breaker
         if step.what == "ask":
             answer = breaker.acquire(self.now)
@@ -355,7 +355,7 @@ def test_it_opens_exactly_when_a_plain_list_of_outcomes_says_so(
     calls: list[Call], consecutive: int | None, min_calls: int, ratio: str, slow_s: int | None
 ) -> None:
     """Of a window of twelve buckets of 5 s, with exact fractions."""
-    spec = BreakerSpec(
+    spec = CircuitSpec(
         consecutive=consecutive,
         min_calls=min_calls,
         failure_ratio=float(ratio),

@@ -11,7 +11,7 @@ SHRINK = 0.7
 """What is left of the limit after a sign of overload."""
 
 
-class Adaptive:
+class Aimd:
     """
     A limit between ``floor`` and ``ceiling``.
 
@@ -72,3 +72,8 @@ class Adaptive:
         self._level = float(self._floor)
         self._epoch = now
         return self.limit
+
+    def reconfigure(self, floor: int, ceiling: int) -> None:
+        """Stay within other bounds from now on."""
+        self._floor, self._ceiling = floor, ceiling
+        self._level = min(float(ceiling), max(float(floor), self._level))

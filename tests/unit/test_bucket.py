@@ -6,13 +6,14 @@ from contextlib import suppress
 import pytest
 
 from holdfast.clock import NS
-from holdfast.resilience.rate import NEVER, Limit, Needs, Quota, Refusal, per, take_all
+from holdfast.resilience.bucket import NEVER, Bucket, Needs, Quota, Refusal, take_all
+from holdfast.resilience.keys import per
 from holdfast.resilience.rate_queue import RateQueue, RateRefused
 from holdfast.testing import VirtualLoop, loop_clock
 
 
-def spent(quota: Quota, now: int = 0) -> Limit:
-    limit = Limit("spent", quota)
+def spent(quota: Quota, now: int = 0) -> Bucket:
+    limit = Bucket("spent", quota)
     limit.charge(now, quota.burst)
     return limit
 
@@ -40,7 +41,7 @@ def test_the_wait_is_to_the_next_unit_and_not_the_whole_interval() -> None:
 
 
 def test_one_unit_in_two_seconds_is_a_rate() -> None:
-    limit = Limit("slow", Quota(1, 2 * NS, 1))
+    limit = Bucket("slow", Quota(1, 2 * NS, 1))
     assert [limit.take(0), limit.take(0), limit.take(2 * NS - 1), limit.take(2 * NS)] == [0, 2 * NS, 1, 0]
 
 
@@ -49,17 +50,17 @@ def test_a_rate_of_nothing_is_not_made() -> None:
         with pytest.raises(ValueError, match=r"quota\.\w+ must be >= 1, got 0"):
             Quota(*quota)
     with pytest.raises(ValueError, match="cost must be >= 0, got -1"):
-        Limit("tokens", per.second(1)).take(0, -1)
+        Bucket("tokens", per.second(1)).take(0, -1)
 
 
 def test_more_than_the_burst_never_fits() -> None:
-    limit = Limit("tokens", per.second(5))
+    limit = Bucket("tokens", per.second(5))
     assert limit.take(0, 6) == NEVER
     assert limit.free(0) == 5
 
 
 def test_a_user_over_the_own_limit_takes_nothing_from_everybody() -> None:
-    everybody, user = Limit("everybody", per.second(100)), Limit("user", per.second(1))
+    everybody, user = Bucket("everybody", per.second(100)), Bucket("user", per.second(1))
     needs = ((everybody, 1), (user, 1))
     assert take_all(0, needs) is None
     for _ in range(50):
@@ -68,7 +69,7 @@ def test_a_user_over_the_own_limit_takes_nothing_from_everybody() -> None:
 
 
 def test_requests_and_tokens_are_taken_together_or_not_at_all() -> None:
-    requests, tokens = Limit("requests", per.minute(10)), Limit("tokens", per.minute(1_000))
+    requests, tokens = Bucket("requests", per.minute(10)), Bucket("tokens", per.minute(1_000))
     assert take_all(0, ((requests, 1), (tokens, 900))) is None
     assert take_all(0, ((requests, 1), (tokens, 900))) == Refusal(tokens, 48 * NS)
     assert take_all(0, ((requests, 1), (tokens, 1_001))) == Refusal(tokens, NEVER)
@@ -76,14 +77,14 @@ def test_requests_and_tokens_are_taken_together_or_not_at_all() -> None:
 
 
 def test_one_limit_under_two_keys_is_asked_for_the_sum() -> None:
-    shared = Limit("overflow", per.second(10))
+    shared = Bucket("overflow", per.second(10))
     assert take_all(0, ((shared, 6), (shared, 6))) == Refusal(shared, NEVER)
     assert take_all(0, ((shared, 4), (shared, 5))) is None
     assert shared.free(0) == 1
 
 
 def test_after_a_gate_one_comes_at_the_moment_and_the_rest_at_the_rate() -> None:
-    limit = Limit("requests", per.second(10))
+    limit = Bucket("requests", per.second(10))
     limit.gate(60 * NS)
     assert limit.check(0) == 60 * NS
     assert limit.take(60 * NS) == 0
@@ -91,7 +92,7 @@ def test_after_a_gate_one_comes_at_the_moment_and_the_rest_at_the_rate() -> None
 
 
 def test_a_refund_does_not_lift_a_gate() -> None:
-    limit = Limit("requests", per.second(10))
+    limit = Bucket("requests", per.second(10))
     for _ in range(10):
         limit.take(0)
     limit.gate(60 * NS)
@@ -100,7 +101,7 @@ def test_a_refund_does_not_lift_a_gate() -> None:
 
 
 def test_what_the_server_says_only_tightens() -> None:
-    limit = Limit("tokens", per.second(10))
+    limit = Bucket("tokens", per.second(10))
     limit.observe(0, 50, 0)
     assert limit.free(0) == 10
     limit.observe(0, 4, NS)
@@ -115,7 +116,7 @@ def test_what_the_server_says_only_tightens() -> None:
 
 
 def test_units_used_beyond_the_estimate_are_owed() -> None:
-    limit = Limit("tokens", per.second(10))
+    limit = Bucket("tokens", per.second(10))
     limit.take(0, 10)
     limit.charge(NS, 20)  # an idle limit owes from now on, not from when it was last used
     assert limit.free(NS) == -10
@@ -123,7 +124,7 @@ def test_units_used_beyond_the_estimate_are_owed() -> None:
 
 
 def test_a_new_quota_keeps_the_debt_in_units_and_the_gate_in_time() -> None:
-    limit = Limit("requests", per.second(10))
+    limit = Bucket("requests", per.second(10))
     limit.take(0, 8)
     limit.reconfigure(0, per.second(20))
     assert limit.free(0) == 12
@@ -136,7 +137,7 @@ def test_a_new_quota_keeps_the_debt_in_units_and_the_gate_in_time() -> None:
 
 
 def test_a_limit_that_is_full_can_be_forgotten() -> None:
-    limit = Limit("requests", per.second(1))
+    limit = Bucket("requests", per.second(1))
     assert limit.quiescent(0)
     limit.take(0)
     assert not limit.quiescent(NS - 1)
@@ -152,7 +153,7 @@ async def came_at(queue: RateQueue, needs: Needs, max_wait_s: float | None = Non
 
 
 async def test_waiters_come_in_order_at_the_rate_and_not_together() -> None:
-    limit = Limit("requests", per.second(10))
+    limit = Bucket("requests", per.second(10))
     queue = RateQueue(loop_clock(), 100)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(came_at(queue, ((limit, 1),))) for _ in range(30)]
@@ -161,7 +162,7 @@ async def test_waiters_come_in_order_at_the_rate_and_not_together() -> None:
 
 
 async def test_a_greedy_client_gets_the_burst_and_the_rate() -> None:
-    limit = Limit("requests", per.second(7, burst=3))
+    limit = Bucket("requests", per.second(7, burst=3))
     queue, got = RateQueue(loop_clock(), 10), 0
     with suppress(TimeoutError):
         async with asyncio.timeout(100.001):
@@ -172,7 +173,7 @@ async def test_a_greedy_client_gets_the_burst_and_the_rate() -> None:
 
 
 async def test_a_wait_that_is_known_to_be_too_long_is_refused_at_once_with_its_length() -> None:
-    limit = Limit("requests", per.second(1))
+    limit = Bucket("requests", per.second(1))
     queue = RateQueue(loop_clock(), 10)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(came_at(queue, ((limit, 1),))) for _ in range(4)]
@@ -185,7 +186,7 @@ async def test_a_wait_that_is_known_to_be_too_long_is_refused_at_once_with_its_l
 
 
 async def test_a_full_queue_and_an_impossible_cost_are_refused_at_once() -> None:
-    limit = Limit("tokens", per.second(2))
+    limit = Bucket("tokens", per.second(2))
     queue = RateQueue(loop_clock(), 1)
     async with asyncio.TaskGroup() as group:
         group.create_task(queue.take(((limit, 2),), None))
@@ -199,7 +200,7 @@ async def test_a_full_queue_and_an_impossible_cost_are_refused_at_once() -> None
 
 
 async def test_a_large_cost_is_not_overtaken() -> None:
-    limit = Limit("tokens", per.second(10))
+    limit = Bucket("tokens", per.second(10))
     queue = RateQueue(loop_clock(), 10)
     await queue.take(((limit, 10),), 0)
     async with asyncio.TaskGroup() as group:
@@ -211,7 +212,7 @@ async def test_a_large_cost_is_not_overtaken() -> None:
 
 
 async def test_who_waits_for_one_limit_holds_nothing_of_the_other() -> None:
-    requests, tokens = Limit("requests", per.second(2)), Limit("tokens", per.second(10))
+    requests, tokens = Bucket("requests", per.second(2)), Bucket("tokens", per.second(10))
     queue = RateQueue(loop_clock(), 10)
     await queue.take(((requests, 1), (tokens, 10)), 0)
     async with asyncio.TaskGroup() as group:
@@ -223,7 +224,7 @@ async def test_who_waits_for_one_limit_holds_nothing_of_the_other() -> None:
 
 
 async def test_a_waiter_moves_to_the_limit_that_blocks_it_now() -> None:
-    requests, tokens = Limit("requests", per.second(1)), Limit("tokens", per.second(10))
+    requests, tokens = Bucket("requests", per.second(1)), Bucket("tokens", per.second(10))
     queue = RateQueue(loop_clock(), 10)
     await queue.take(((requests, 1), (tokens, 10)), 0)
     async with asyncio.TaskGroup() as group:
@@ -250,7 +251,7 @@ async def test_a_gate_that_comes_while_waiting_does_not_stretch_the_wait() -> No
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("granted", [False, True])
 async def test_a_cancelled_waiter_takes_nothing(granted: bool, times: int) -> None:  # noqa: FBT001 - a column
-    limit = Limit("tokens", per.second(10))
+    limit = Bucket("tokens", per.second(10))
     queue = RateQueue(loop_clock(), 10)
     await queue.take(((limit, 10),), 0)
     async with asyncio.TaskGroup() as group:
@@ -290,7 +291,7 @@ def test_a_loop_that_ends_with_waiters_keeps_none() -> None:
 
 
 async def test_a_refund_and_a_better_quota_are_heard_by_who_waits() -> None:
-    limit = Limit("tokens", per.second(10))
+    limit = Bucket("tokens", per.second(10))
     queue = RateQueue(loop_clock(), 10)
     await queue.take(((limit, 10),), 0)
     async with asyncio.TaskGroup() as group:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.properties import bulkhead_model as model
+    from tests.properties import compartment_model as model
 else:
-    import bulkhead_model as model  # pytest puts a test's folder on the path, and mypy the project's
+    import compartment_model as model  # pytest puts a test's folder on the path, and mypy the project's
 
 
 @pytest.mark.parametrize(("limit", "max_queue", "states"), [(2, 2, 2248), (1, 3, 4204), (2, 0, 227)])

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.resilience.bulkhead import Bulkhead, BulkheadRefused, Permit
+from holdfast.resilience.compartment import BulkheadRefused, Compartment, Permit
 from holdfast.testing import VirtualLoop
 
 if TYPE_CHECKING:
-    from tests.properties import bulkhead_model as model
+    from tests.properties import compartment_model as model
 else:
-    import bulkhead_model as model  # pytest puts a test's folder on the path, and mypy the project's
+    import compartment_model as model  # pytest puts a test's folder on the path, and mypy the project's
 
 events = st.lists(
     st.tuples(
@@ -31,7 +31,7 @@ class Twin:
     """A real bulkhead and its model, told the same events. A task is let run only where the model resumes it."""
 
     def __init__(self, limit: int, max_queue: int) -> None:
-        self.real = Bulkhead(limit, max_queue)
+        self.real = Compartment(limit, max_queue)
         self.model = model.State(limit, max_queue)
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.permits: dict[int, Permit] = {}
@@ -146,7 +146,7 @@ class Scenario:
     """Seven visitors at two places for three, timeouts, a resize; ``strike`` is called at each suspension."""
 
     def __init__(self, strike: Callable[[asyncio.Task[None]], None]) -> None:
-        self.bulkhead = Bulkhead(2, 4)
+        self.bulkhead = Compartment(2, 4)
         self.strike = strike
         self.inside = 0
 
