@@ -1,14 +1,19 @@
-"""Random nestings of deadlines agree with a model of four lines."""
+"""Random nestings of deadlines agree with a model of four lines; tasks by the dozen keep what deadlines promise."""
 
 import asyncio
+from contextlib import suppress
 from typing import NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast.clock import NS, Clock
 from holdfast.errors import TimedOut
 from holdfast.resilience import remaining_s, within
+from holdfast.resilience.wheel import SLOT_NS, Wheel
 from holdfast.testing import VirtualLoop, loop_clock
+
+MS = NS // 1_000
 
 
 class Level(NamedTuple):
@@ -117,6 +122,138 @@ def test_a_cancellation_from_outside_wins_at_any_time_and_leaves_nothing(level: 
         expected = model(level, 0)
         # It waits for 200 s once it has ended, and is cancelled there at the latest.
         assert ended == ([None] if at < expected.at + 200 else [expected])
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(main())
+
+
+class Attempt(NamedTuple):
+    """Work and tidying up, in milliseconds, within a limit. It may return where it was cancelled, as if it was done."""
+
+    limit: int
+    work: int
+    tidy: int
+    swallows: bool
+
+
+class Plan(NamedTuple):
+    """A task: when it starts, how long its attempts may take in all, and when somebody else cancels it."""
+
+    start: int
+    limit: int
+    attempts: list[Attempt]
+    cancels: list[int]
+
+
+def plans() -> st.SearchStrategy[Plan]:
+    times = st.integers(0, 90)
+    attempts = st.builds(Attempt, st.integers(1, 60), times, st.integers(0, 15), st.booleans())
+    cancels = st.lists(times, max_size=2) | times.map(lambda at: [at, at])
+    return st.builds(Plan, times, st.integers(1, 90), st.lists(attempts, min_size=1, max_size=3), cancels)
+
+
+def end_of_slot(at: int) -> int:
+    return -(-at // SLOT_NS) * SLOT_NS
+
+
+class Player:
+    """
+    Plays a plan, and checks at every step what D1 to D3 say.
+
+    Attributes:
+        asked: Cancellations from outside so far.
+        swallowed: How many of them the block itself did away with.
+    """
+
+    def __init__(self, plan: Plan, clock: Clock) -> None:
+        self.plan, self.clock = plan, clock
+        self.asked = self.swallowed = 0
+        self.over = 0
+        self.task: asyncio.Task[None] | None = None
+
+    def ask(self) -> None:
+        assert self.task is not None
+        self.asked += self.task.cancel()
+
+    async def run(self) -> None:
+        await asyncio.sleep(self.plan.start / 1_000)
+        loop, self.task = asyncio.get_running_loop(), asyncio.current_task()
+        for at in self.plan.cancels:
+            loop.call_later(at / 1_000, self.ask)
+        self.over = self.clock.now() + self.plan.limit * MS
+        try:
+            async with within(self.clock, self.plan.limit / 1_000, lambda: Expired(0)):
+                for attempt in self.plan.attempts:
+                    await self.attempt(attempt)
+        except Expired:
+            assert self.clock.now() >= self.over
+            assert self.asked == self.swallowed  # D2
+        except asyncio.CancelledError:
+            assert self.asked > 0
+        else:
+            assert self.asked == self.swallowed
+        await self.stay()
+
+    async def attempt(self, attempt: Attempt) -> None:
+        began = self.clock.now()
+        limit = began + attempt.limit * MS
+        ends = end_of_slot(min(limit, self.over))
+        try:
+            async with within(self.clock, attempt.limit / 1_000, lambda: Expired(1)):
+                assert began < self.over  # D1
+                try:
+                    await self.body(attempt, min(limit, self.over))
+                except asyncio.CancelledError:
+                    if not attempt.swallows:
+                        raise
+                    self.swallowed = self.asked
+                else:
+                    assert self.clock.now() <= ends
+        except Expired as expired:
+            self.stopped(self.over if expired.depth == 0 else limit, max(began, ends + attempt.tidy * MS))
+            if expired.depth == 0:
+                raise
+
+    def stopped(self, earliest: int, latest: int) -> None:
+        assert self.asked == self.swallowed  # D2
+        assert earliest <= self.clock.now() <= latest
+
+    async def body(self, attempt: Attempt, due: int) -> None:
+        try:
+            try:
+                await asyncio.sleep(attempt.work / 1_000)
+            finally:
+                await asyncio.sleep(attempt.tidy / 1_000)
+        except asyncio.CancelledError:
+            assert self.asked > self.swallowed or self.clock.now() >= due  # Never early.
+            raise
+
+    async def stay(self) -> None:
+        """Wait for long: only who asks from outside cancels a task that left."""
+        assert self.task is not None
+        asked = self.asked
+        for _ in range(3):
+            assert self.task.cancelling() == self.asked  # D3
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(10)
+                return
+            assert self.asked > asked
+            asked = self.asked
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(plans(), min_size=1, max_size=12))
+def test_many_tasks_are_stopped_in_time_for_the_right_reason_and_never_once_they_left(given_plans: list[Plan]) -> None:
+    async def main() -> None:
+        loop, clock = asyncio.get_running_loop(), loop_clock()
+        async with asyncio.TaskGroup() as group:
+            for plan in given_plans:
+                group.create_task(Player(plan, clock).run())
+        wheel = Wheel.of(loop, clock)
+        assert not wheel._slots
+        assert not wheel._ahead
+        timers: list[asyncio.TimerHandle] = loop._scheduled  # type: ignore[attr-defined]  # asyncio's heap
+        assert not [timer for timer in timers if not timer.cancelled()]
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(main())

@@ -62,6 +62,39 @@ async def test_an_inner_limit_that_is_no_shorter_leaves_it_to_the_outer_one(inne
     assert now() == 5
 
 
+async def test_an_inner_limit_that_is_no_shorter_does_not_disturb_the_tidying_up_either() -> None:
+    tidy = False
+
+    async def stand() -> None:
+        nonlocal tidy
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(20)
+            tidy = True
+
+    with pytest.raises(DeadlineExceeded):
+        async with within(loop_clock(), 5, DeadlineExceeded), within(loop_clock(), 10, AttemptTimedOut):
+            await stand()
+    assert tidy
+    assert now() == 25
+
+
+async def test_a_limit_may_be_used_again() -> None:
+    clock = loop_clock()
+    limit = within(clock, 5, AttemptTimedOut)
+    async with limit:
+        assert remaining_s(clock) == 5
+    async with within(clock, 3, DeadlineExceeded):
+        async with limit:
+            assert remaining_s(clock) == 3
+        assert remaining_s(clock) == 3
+    with pytest.raises(AttemptTimedOut):
+        async with limit:
+            await asyncio.sleep(60)
+    assert now() == 5
+
+
 async def test_a_shorter_inner_limit_is_its_own_and_the_outer_block_goes_on() -> None:
     clock = loop_clock()
     async with within(clock, 5, DeadlineExceeded):
@@ -222,6 +255,74 @@ async def test_the_tie_between_a_deadline_and_a_childs_own_limit_goes_to_the_dea
     with pytest.raises(DeadlineExceeded):
         await turn()
     assert now() == 30
+
+
+@pytest.mark.parametrize("inner_s", [4.995, 4.999_999_999])
+@pytest.mark.parametrize("children", [0, 5])
+async def test_limits_that_end_in_one_slot_leave_it_to_the_outer_one(children: int, inner_s: float) -> None:
+    """Both have passed when the slot ends."""
+    clock = loop_clock()
+
+    async def call() -> None:
+        async with within(clock, inner_s, AttemptTimedOut):
+            assert remaining_s(clock) == inner_s
+            await asyncio.sleep(60)
+
+    async def turn() -> None:
+        async with within(clock, 5, DeadlineExceeded), asyncio.TaskGroup() as group:
+            [group.create_task(call()) for _ in range(children)]
+            if not children:
+                await call()
+
+    with pytest.raises(DeadlineExceeded):
+        await turn()
+    assert now() == 5
+    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]  # a test runs in a task
+
+
+async def test_between_the_deadline_and_the_end_of_its_slot_nothing_is_started() -> None:
+    clock = loop_clock()
+    left: list[float | None] = []
+
+    async def call() -> None:
+        await asyncio.sleep(4.999)
+        left.append(remaining_s(clock))
+        async with within(clock, 30, AttemptTimedOut):
+            pytest.fail("started")
+
+    with pytest.raises(DeadlineExceeded):
+        async with within(clock, 4.995, DeadlineExceeded):
+            await call()
+    assert left == [-0.004]
+    assert now() == 4.999
+
+
+@pytest.mark.parametrize("stops_at", [-1, 0, 1])
+async def test_a_child_in_a_block_of_its_own_is_stopped_by_the_earlier_of_both(stops_at: int) -> None:
+    """Its own deadline is not its parent's: it is never taken for one that stops it already."""
+    clock = loop_clock()
+    ended: list[tuple[float, type[TimedOut]]] = []
+
+    async def child() -> None:
+        try:
+            async with within(clock, 5 + stops_at, DeadlineExceeded), within(clock, 5, AttemptTimedOut):
+                await asyncio.sleep(60)
+        except TimedOut as error:
+            ended.append((now(), type(error)))
+
+    async with asyncio.TaskGroup() as group, within(clock, 20, DeadlineExceeded):
+        group.create_task(child())
+        await asyncio.sleep(1)
+    assert ended == [(min(5, 5 + stops_at), AttemptTimedOut if stops_at > 0 else DeadlineExceeded)]
+
+
+def test_outside_a_task_there_is_nothing_to_stop() -> None:
+    async def block() -> None:
+        async with within(Clock(), 5, DeadlineExceeded):
+            pytest.fail("started")
+
+    with pytest.raises(RuntimeError):
+        block().send(None)
 
 
 @pytest.mark.sockets

@@ -9,41 +9,26 @@ import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, NamedTuple
 
 from holdfast.clock import NS, Clock
 from holdfast.errors import TimedOut
+from holdfast.resilience.wheel import Fuse, Wheel
 
 _GRACE_NS = NS
 """How long after the deadline a task that its end did not reach may still run."""
 
 
-class _Deadline(NamedTuple):
-    """A point in time on the clock, the timer that fires then, the task it stops, and the error it stops it with."""
-
-    at: int
-    timer: asyncio.Timeout
-    task: asyncio.Task[Any] | None
-    error: Callable[[], TimedOut]
-
-    def left_ns(self, now: int) -> int:
-        left = self.at - now
-        # A loop's timer may fire early, uvloop's by a millisecond; then the deadline has passed all the same.
-        return min(left, 0) if self.timer.expired() else left
-
-
-_ambient: ContextVar[_Deadline | None] = ContextVar("holdfast_deadline", default=None)
-
-
 def remaining_s(clock: Clock) -> float | None:
     """Seconds left until the innermost deadline; 0 or less once it passed, None where there is none."""
     deadline = _ambient.get()
-    return None if deadline is None else deadline.left_ns(clock.now()) / NS
+    return None if deadline is None else (deadline.at - clock.now()) / NS
 
 
 class within:  # noqa: N801 - reads as a word: `async with within(clock, 30, error)`
     """
     Run the block for at most ``seconds``, or for what is left of the deadline around it if that is less.
+
+    The block is stopped at that time or up to 10 ms later, never before.
 
     Args:
         clock: The clock deadlines are kept on.
@@ -53,42 +38,52 @@ class within:  # noqa: N801 - reads as a word: `async with within(clock, 30, err
     Raises:
         TimedOut: whatever ``error`` makes. Before the block where no time was left: nothing was started. Where it was
             the deadline around it that had passed, that one's error.
+
+    Attributes:
+        at: When the time is over, on the clock; 0 before the block was entered.
+        error: Makes the error to raise.
+        fuse: What stops the block; None where the deadline around it does, and outside the block.
     """
 
-    __slots__ = ("_clock", "_error", "_outer", "_seconds", "_timer")
+    __slots__ = ("_clock", "_outer", "_seconds", "at", "error", "fuse")
 
     def __init__(self, clock: Clock, seconds: float, error: Callable[[], TimedOut]) -> None:
         self._clock = clock
         self._seconds = seconds
-        self._error = error
-        self._outer: _Deadline | None = None
-        self._timer: asyncio.Timeout | None = None
+        self._outer: within | None = None
+        self.at = 0
+        self.error = error
+        self.fuse: Fuse | None = None
 
     async def __aenter__(self) -> None:
-        now, task = self._clock.now(), asyncio.current_task()
-        outer = self._outer = _ambient.get()
-        if outer is not None and outer.left_ns(now) <= 0:
+        clock, task, outer = self._clock, asyncio.current_task(), _ambient.get()
+        if task is None:
+            raise RuntimeError("`within` stops the task it is entered in, and this is none")
+        now = clock.now()
+        if outer is not None and outer.at <= now:
             raise outer.error()
-        mine = now + round(self._seconds * NS)
-        if mine <= now:
-            raise self._error()
-        if outer is None or mine < outer.at:
-            self._timer = asyncio.timeout((mine - now) / NS)
-            _ambient.set(_Deadline(mine, self._timer, task, self._error))
-        elif outer.task is not task:
-            # The deadline stops its own task, which may have left this one behind: shielded, or awaited by nobody.
-            self._timer = asyncio.timeout((max(mine, outer.at + _GRACE_NS) - now) / NS)
-        else:
+        at = self.at = now + round(self._seconds * NS)
+        if at <= now:
+            raise self.error()
+        if outer is None or at < outer.at:
+            _ambient.set(self)
+        elif outer.fuse is not None and outer.fuse.task is task:
             return
-        await self._timer.__aenter__()
+        else:
+            # The deadline stops its own task, which may have left this one behind: shielded, or awaited by nobody.
+            at = max(at, outer.at + _GRACE_NS)
+        self._outer = outer
+        self.fuse = Wheel.of(task.get_loop(), clock).light(task, at)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._timer is None:
+        fuse, self.fuse = self.fuse, None
+        if fuse is None:
             return
         _ambient.set(self._outer)
-        try:
-            await self._timer.__aexit__(kind, error, trace)
-        except TimeoutError as expired:
-            raise self._error() from expired
+        if fuse.out(error):
+            raise self.error() from error
+
+
+_ambient: ContextVar[within | None] = ContextVar("holdfast_deadline", default=None)
