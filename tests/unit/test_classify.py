@@ -19,14 +19,19 @@ NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
         (Facts(503), "overloaded"),
         (Facts(200, type="overloaded_error"), "overloaded"),
         (Facts(500, code="server_is_overloaded"), "overloaded"),
+        (Facts(503, type="server_error"), "overloaded"),
         (Facts(429, type="rate_limit_error"), "rate_limited"),
         (Facts(429), "rate_limited"),
         (Facts(429, type="tokens", code="rate_limit_exceeded"), "rate_limited"),
         (Facts(429, type="insufficient_quota", code="insufficient_quota"), "quota"),
+        (Facts(429, type="rate_limit_error", code="contract_spend_limit_reached"), "quota"),
+        (Facts(429, code="credit_balance_exhausted"), "quota"),
         (Facts(402), "quota"),
         (Facts(400, type="invalid_request_error", message="Your credit balance is too low to access the API"), "quota"),
         (Facts(400, type="invalid_request_error", message="You have reached your specified API usage limits"), "quota"),
         (Facts(500, type="api_error"), "server"),
+        (Facts(200, type="api_error"), "server"),
+        (Facts(type="server_error"), "server"),
         (Facts(502), "server"),
         (Facts(504), "server"),
         (Facts(timed_out="connect", sent=False), "timeout"),
@@ -39,12 +44,17 @@ NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
         (Facts(400, type="invalid_request_error", message="prompt is too long: 200010 tokens > 200000"), "context"),
         (Facts(400, code="context_length_exceeded", type="invalid_request_error"), "context"),
         (Facts(400, code="content_policy_violation"), "filtered"),
+        (Facts(200, type="invalid_request_error", message="prompt is too long: 9 > 8"), "context"),
+        (Facts(type="invalid_request_error", message="temperature: range: 0..1"), "invalid"),
+        (Facts(401, type="invalid_request_error"), "auth"),
         (Facts(400, type="invalid_request_error", message="temperature: range: 0..1"), "invalid"),
         (Facts(404, type="not_found_error"), "invalid"),
         (Facts(422), "invalid"),
         (Facts(418), "invalid"),
         (Facts(), "unknown"),
         (Facts(200), "unknown"),
+        (Facts(429, code="insufficient_quota", kind=FailureClass.TOOL_ERROR), "tool_error"),
+        (Facts(kind=FailureClass.NETWORK), "network"),
     ],
 )
 def test_the_facts_decide_the_class(facts: Facts, kind: str) -> None:
@@ -86,6 +96,7 @@ def test_a_target_that_says_no_is_believed_and_one_that_says_yes_changes_nothing
 def test_only_what_was_never_sent_may_be_repeated_whatever_it_does() -> None:
     assert classify(Facts(sent=False), NOW).harmless
     assert not classify(Facts(503), NOW).harmless
+    assert not classify(Facts(kind=FailureClass.NETWORK), NOW).harmless
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ What kind of failure a call had: the one question that retries, breakers, limits
 The answer is decided from facts that any client can state (a status, a provider's code, headers, how far the call
 came), so that it is the same for every provider, SDK and tool. The first of these that says something decides:
 
-    provider's code or type ─▶ its words, for a 400 ─▶ HTTP status ─▶ how far the call came ─▶ unknown
+    stated ─▶ provider's code or type ─▶ its words, for a 400 ─▶ HTTP status ─▶ how far the call came ─▶ unknown
 
 Codes and words are those of the Anthropic and OpenAI APIs, and of servers compatible with them.
 """
@@ -96,6 +96,7 @@ class Facts(NamedTuple):
         headers: Of the answer, by lower-case name.
         timed_out: The phase of the time limit that was reached.
         sent: Whether any byte of the request may have reached the target.
+        kind: Its class, where whoever raised it says so; None leaves it to the rest.
     """
 
     status: int | None = None
@@ -105,6 +106,7 @@ class Facts(NamedTuple):
     headers: Mapping[str, str] = {}
     timed_out: Phase | None = None
     sent: bool = True
+    kind: FailureClass | None = None
 
 
 class Failure(NamedTuple):
@@ -127,13 +129,21 @@ class Failure(NamedTuple):
 _CODES = {
     "overloaded_error": FailureClass.OVERLOADED,
     "server_is_overloaded": FailureClass.OVERLOADED,
+    "service_unavailable": FailureClass.OVERLOADED,
     "slow_down": FailureClass.OVERLOADED,
     "rate_limit_error": FailureClass.RATE_LIMITED,
     "rate_limit_exceeded": FailureClass.RATE_LIMITED,
+    "too_many_requests": FailureClass.RATE_LIMITED,
     "insufficient_quota": FailureClass.QUOTA,
     "billing_error": FailureClass.QUOTA,
     "billing_hard_limit_reached": FailureClass.QUOTA,
+    "contract_spend_limit_reached": FailureClass.QUOTA,
+    "credit_balance_exhausted": FailureClass.QUOTA,
     "enforced_spend_limit_reached": FailureClass.QUOTA,
+    "linked_organization_spend_limit_reached": FailureClass.QUOTA,
+    "organization_spend_limit_exceeded": FailureClass.QUOTA,
+    "organization_usage_limit_exceeded": FailureClass.QUOTA,
+    "project_spend_limit_exceeded": FailureClass.QUOTA,
     "api_error": FailureClass.SERVER,
     "server_error": FailureClass.SERVER,
     "timeout_error": FailureClass.SERVER,
@@ -165,8 +175,8 @@ _STATUSES = {
     529: FailureClass.OVERLOADED,
 }
 
-_SAYS_LITTLE = frozenset({"invalid_request_error", "requests", "tokens"})
-"""Types that go with several classes: the status and the words decide."""
+_SAYS_LITTLE = frozenset({"api_error", "server_error"})
+"""Types of whatever goes wrong at the target: where it answered with an error's status, that says more."""
 
 
 def classify(facts: Facts, now_s: float) -> Failure:
@@ -188,15 +198,18 @@ def classify(facts: Facts, now_s: float) -> Failure:
 
 
 def _kind(facts: Facts) -> FailureClass:
+    if facts.kind is not None:
+        return facts.kind
+    answered = facts.status is not None and facts.status >= 400
     for name in (facts.code, facts.type):
-        if name is not None and name not in _SAYS_LITTLE and (known := _CODES.get(name)) is not None:
-            return known
+        if name in _CODES and not (answered and name in _SAYS_LITTLE):
+            return _CODES[name]
     if facts.timed_out is not None:
         return FailureClass.TIMEOUT
+    if facts.status == 400 or (not answered and facts.type == "invalid_request_error"):
+        return next((kind for words, kind in _WORDS if words.search(facts.message)), FailureClass.INVALID)
     if facts.status is None:
         return FailureClass.UNKNOWN if facts.sent else FailureClass.NETWORK
-    if facts.status == 400:
-        return next((kind for words, kind in _WORDS if words.search(facts.message)), FailureClass.INVALID)
     if facts.status in _STATUSES:
         return _STATUSES[facts.status]
     if facts.status >= 500:
