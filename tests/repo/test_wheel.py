@@ -16,7 +16,8 @@ def test_the_wheel_has_the_code_its_statements_its_types_and_its_command(
     wheel = zipfile.ZipFile(tmp_path / buildapi.build_wheel(str(tmp_path)))
     names = set(wheel.namelist())
     source = ROOT / "src"
-    wanted = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.suffix in {".py", ".sql"}}
+    kinds = {".py", ".sql", ".lua"}
+    wanted = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.suffix in kinds}
     assert wanted | {"holdfast/py.typed"} <= names
     assert not {name for name in names if name.startswith(("tests", "docs", "bench"))}
     [entry_points] = [name for name in names if name.endswith("entry_points.txt")]
