@@ -2,24 +2,29 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from typer.testing import CliRunner
 
 from holdfast import config
 from holdfast.cli.config import app
 from holdfast.config import Key, Loaded, Settings, describe, json_schema, load
+from holdfast.config.files import FILES
 from holdfast.errors import Misconfigured
+from holdfast.guard.spec import ToolLimits
 
 KEYS = [key for section in describe() for key in section.keys]
 key_of = {key.name: key for key in KEYS}
+INNER = [inner for key in KEYS for inner in key.keys]
+_RATE = re.compile(r"[^.;]*? a (second|minute)\b")
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +51,36 @@ def wrong(
 def value_of(loaded: Loaded, name: str) -> object:
     section, key = name.split(".")
     return getattr(getattr(loaded.settings, section), key)
+
+
+def specs() -> Iterator[tuple[str, type[BaseModel]]]:
+    """Every section's spec, and those of named tables."""
+    for name, spec in config._specs().items():
+        yield name, spec
+        for key in describe_section(name):
+            if key.keys:
+                yield f"{key.name}.NAME", get_args(spec.model_fields[key.attribute].annotation)[1]
+
+
+def describe_section(name: str) -> tuple[Key, ...]:
+    return next(section.keys for section in describe() if section.name == name)
+
+
+@pytest.fixture
+def instead(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type[BaseModel]], None]]:
+    """Puts other settings in place of ours."""
+
+    def put(settings: type[BaseModel]) -> None:
+        monkeypatch.setattr(config, "Settings", settings)
+        forget()
+
+    def forget() -> None:
+        for cached in (config.describe, config._keys):
+            cached.cache_clear()
+
+    yield put
+    monkeypatch.undo()
+    forget()
 
 
 # Sources and precedence
@@ -81,7 +116,7 @@ def test_a_flag_for_no_such_key_is_a_mistake_in_the_program() -> None:
 
 
 def test_the_file_may_be_toml_yaml_or_yml_and_is_found_where_the_process_stands(here: Path) -> None:
-    for name in config.FILES:
+    for name in FILES:
         (here / name).write_text("[server]\nport = 7" if name.endswith("toml") else "server:\n  port: 7\n")
         loaded = load(environ={})
         assert (loaded.settings.server.port, loaded.origin("server.port"), loaded.file) == (7, name, Path(name))
@@ -181,7 +216,9 @@ def test_whatever_is_wrong_with_a_yaml_file_takes_one_line(here: Path, text: str
         ("[servr]\nport = 1", "unknown section servr; did you mean server?"),
         ("port = 1", "unknown key port; did you mean server.port?"),
         ("[xyzzy]\na = 1", "unknown section xyzzy; `holdfast config schema` lists everything there is"),
-        ("server = 1", "server must be a section with keys of its own, got a value"),
+        ("server = 1", "server must be a table with keys of its own, got 1"),
+        ("[llm]\ninstructions = 'a'", "unknown key llm.instructions; did you mean agent.instructions?"),
+        ("[server]\nxyzzy = 1", "unknown key server.xyzzy; `holdfast config schema` lists everything there is"),
         ("server.port = 'eighty'", 'server.port must be a whole number, got "eighty"'),
         ("server.port = 99999", "server.port must be between 0 and 65535, got 99999"),
         ("server.port = 1.5", "server.port must be a whole number, got 1.5"),
@@ -219,7 +256,7 @@ def test_a_problem_names_the_variable_or_the_flag_that_caused_it() -> None:
         'HOLDFAST_SERVER__PORT: server.port must be between 0 and 65535, got "99999"'
     ]
     assert wrong(HOLDFAST_AGENT__TARGETS="[x") == [
-        'HOLDFAST_AGENT__TARGETS: agent.targets must be a list of texts, got "[x"'
+        'HOLDFAST_AGENT__TARGETS: agent.targets is not valid JSON: Expecting value: line 1 column 2 (char 1), got "[x"'
     ]
     assert wrong(flags={"server.port": -1}) == ["--port: server.port must be between 0 and 65535, got -1"]
 
@@ -273,29 +310,45 @@ def test_a_long_value_is_cut_and_a_line_break_in_one_stays_on_the_line() -> None
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.sampled_from(KEYS), st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists)
+    st.sampled_from(KEYS),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(st.sampled_from([key.attribute for key in INNER]), inner)
+            | st.dictionaries(st.text() | st.integers() | st.none(), inner)
+        ),
+    ),
 )
-def test_whatever_a_key_is_set_to_it_loads_or_is_refused_in_a_plain_sentence(key: Key, value: object) -> None:
-    """However wrong the value, the answer is ours: one line that names flag and key, in no other library's words."""
+def test_whatever_a_key_is_set_to_it_loads_or_is_refused_in_plain_sentences(key: Key, value: object) -> None:
+    """However wrong the value, the answer is ours: lines that name flag and key, in no other library's words."""
     try:
         load(environ={}, flags={key.name: value})
     except Misconfigured as refused:
-        (line,) = refused.detail.split("\n")
-        assert line.startswith(f"{key.flag}: {key.name.partition('.')[0]}")
-        assert not re.search(r"pydantic|https?:|Input should|Value error", line)
+        lines = refused.detail.split("\n")
+        assert len(lines) == 1 or key.keys
+        for line in lines:
+            assert re.match(f"{key.flag}: (unknown key )?{key.name.partition('.')[0]}", line)
+            assert not re.search(r"pydantic|https?:|Input should|Value error", line)
 
 
 def test_a_constraint_nobody_translated_yet_is_noticed() -> None:
     """A spec that uses a constraint ``describe`` has no words for would be refused in misleading ones."""
     told = {"title", "description", "default", "type", "format", "writeOnly", "items", "anyOf", "enum", "pattern"}
-    told |= {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
-    for name, spec in config._specs().items():
+    told |= {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "additionalProperties"}
+    for name, spec in specs():
         for key, about in spec.model_json_schema()["properties"].items():
+            what = f"{name}.{key}"
             for shape in (about, *about.get("anyOf", [])):
-                assert set(shape) <= told, f"{name}.{key}"
+                assert set(shape) <= told, what
+                assert shape.get("items", {"type": "string"}) == {"type": "string"}, what
+                assert set(shape.get("additionalProperties", {})) == (
+                    {"$ref"} if shape.get("type") == "object" else set()
+                )
+            assert about.get("anyOf", [{"type": "null"}])[1:] in ([], [{"type": "null"}]), what
 
 
-def test_a_spec_may_refuse_a_value_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spec_may_refuse_a_value_in_its_own_words(instead: Callable[[type[BaseModel]], None]) -> None:
     class Strict(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
         """A part. Section ``server``."""
 
@@ -315,15 +368,165 @@ def test_a_spec_may_refuse_a_value_in_its_own_words(monkeypatch: pytest.MonkeyPa
     class Other(BaseModel):
         server: Strict = Strict()
 
-    monkeypatch.setattr(config, "Settings", Other)
-    for cached in (config.describe, config._keys):
-        cached.cache_clear()
-    try:
-        assert wrong(flags={"server.name": "b"}) == ['--name: server.name: b is taken, got "b"']
-        assert wrong(flags={"server.ratio": -1}) == ["--ratio: server.ratio must be at least 0, got -1"]
-    finally:
-        for cached in (config.describe, config._keys):
-            cached.cache_clear()
+    instead(Other)
+    assert wrong(flags={"server.name": "b"}) == ['--name: server.name: b is taken, got "b"']
+    assert wrong(flags={"server.ratio": -1}) == ["--ratio: server.ratio must be at least 0, got -1"]
+
+
+# Named tables
+
+
+def test_a_tool_has_limits_of_its_own_in_toml_yaml_and_the_environment(here: Path) -> None:
+    toml("[resilience.tools.web_search]\ntimeout_s = 10\nper_s = 2\n[resilience.tools.'a b']")
+    (here / "my.yaml").write_text("resilience: {tools: {web_search: {timeout_s: 10, per_s: 2}, a b: }}")
+    written = '{"web_search": {"timeout_s": 10, "per_s": 2}, "a b": {}}'
+    for loaded in (
+        load(environ={}),
+        load(Path("my.yaml"), environ={}),
+        load(environ={"HOLDFAST_RESILIENCE__TOOLS": written}),
+    ):
+        limits = {"web_search": ToolLimits(timeout_s=10, per_s=2), "a b": ToolLimits()}
+        assert loaded.settings.resilience.tools == limits
+
+
+def test_a_later_source_replaces_named_tables_as_a_whole() -> None:
+    toml("[resilience.tools.a]\nper_s = 1\n[resilience.tools.b]\nper_s = 0")
+    loaded = load(environ={"HOLDFAST_RESILIENCE__TOOLS": '{"a": {"timeout_s": 1}}'})
+    assert loaded.settings.resilience.tools == {"a": ToolLimits(timeout_s=1)}
+    assert loaded.origin("resilience.tools") == "HOLDFAST_RESILIENCE__TOOLS"
+    assert set(loaded.origins) == set(key_of)
+
+
+@pytest.mark.parametrize("text", ["", " ", "{}", "null"])
+def test_nothing_in_the_variable_is_no_table(text: str) -> None:
+    toml("[resilience.tools.a]\nper_s = 1")
+    assert load(environ={"HOLDFAST_RESILIENCE__TOOLS": text}).settings.resilience.tools == {}
+
+
+def test_tables_whose_lines_are_all_commented_out_are_empty(here: Path) -> None:
+    (here / "holdfast.yaml").write_text("resilience:\n  tools:\n")
+    assert load(environ={}).settings == Settings()
+    (here / "holdfast.yaml").write_text("resilience:\n  tools:\n    a:\n")
+    assert load(environ={}).settings.resilience.tools == {"a": ToolLimits()}
+
+
+def test_an_empty_text_in_a_table_means_none() -> None:
+    toml("[resilience.tools.a]\nper_s = ''")
+    assert load(environ={}).settings.resilience.tools == {"a": ToolLimits()}
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a.per_s = 0", "resilience.tools.a.per_s must be between 1 and 1000000, got 0"),
+        ("a.per_s = 'x'", 'resilience.tools.a.per_s must be a whole number, got "x"'),
+        ("a.per_s = true", "resilience.tools.a.per_s must be a whole number, got true"),
+        ("a.per_s = [1]", "resilience.tools.a.per_s must be a whole number, got [1]"),
+        ("a.timeout_s = 0", "resilience.tools.a.timeout_s must be greater than 0 and at most 86400, got 0"),
+        ("a.timeout_s = nan", "resilience.tools.a.timeout_s must be greater than 0 and at most 86400, got nan"),
+        ("'a.b \"'.per_s = 0", 'resilience.tools."a.b \\"".per_s must be between 1 and 1000000, got 0'),
+        ("a.per_sec = 2", "unknown key resilience.tools.a.per_sec; did you mean resilience.tools.a.per_s?"),
+        ("a.turn_s = 2", "unknown key resilience.tools.a.turn_s; did you mean resilience.turn_s?"),
+        ("a.x = 2", "unknown key resilience.tools.a.x; `holdfast config schema` lists everything there is"),
+        ("a.b.per_s = 2", "unknown key resilience.tools.a.b; `holdfast config schema` lists everything there is"),
+        ("per_s = 2", "resilience.tools.per_s must be a table with keys of its own, got 2"),
+        ("a = [{per_s = 2}]", "resilience.tools.a must be a table with keys of its own, got [{'per_s': 2}]"),
+    ],
+)
+def test_a_problem_in_a_table_has_its_full_path(text: str, line: str) -> None:
+    toml(f"[resilience.tools]\n{text}")
+    assert wrong() == [f"holdfast.toml: {line}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("3", "must be a table of named tables, got 3"),
+        ("[1]", "must be a table of named tables, got [1]"),
+        ('"a"', 'must be a table of named tables, got "a"'),
+        ("a", 'is not valid JSON: Expecting value: line 1 column 1 (char 0), got "a"'),
+        ('{"a": 1', 'is not valid JSON: Expecting \',\' delimiter: line 1 column 8 (char 7), got "{\\"a\\": 1"'),
+        ('{"a": {}, "a": {}}', 'is not valid JSON: a is there twice, got "{\\"a\\": {}, \\"a\\": {}}"'),
+    ],
+)
+def test_what_is_no_table_of_tables_is_refused_with_the_variable(text: str, line: str) -> None:
+    assert wrong(HOLDFAST_RESILIENCE__TOOLS=text) == [f"HOLDFAST_RESILIENCE__TOOLS: resilience.tools {line}"]
+
+
+def test_the_key_of_tables_is_refused_another_value_in_the_file() -> None:
+    toml("resilience.tools = '{}'")
+    assert wrong() == ['holdfast.toml: resilience.tools must be a table of named tables, got "{}"']
+
+
+def test_a_table_may_not_be_there_twice_nor_be_named_by_something_else_than_text(here: Path) -> None:
+    (here / "a.yaml").write_text("resilience:\n  tools:\n    a: {}\n    a: {}\n")
+    assert wrong(Path("a.yaml")) == ["a.yaml, line 4: is not valid YAML: a is there twice"]
+    (here / "a.yaml").write_text("resilience: {tools: {on: {per_s: 1}, 7: {per_s: 1}}}")
+    assert wrong(Path("a.yaml")) == [
+        f"a.yaml: resilience.tools: a name must be text, got {got}; put it in quotes" for got in ("true", "7")
+    ]
+
+
+def test_every_problem_in_every_table_is_told() -> None:
+    toml("[resilience]\nturn_s = 0\n[resilience.tools]\na = {per_s = 0, timeout_s = 'x', x = 1}\nb.per_s = 0\nc = 3")
+    paths = ["a.x", "a.timeout_s", "a.per_s", "b.per_s", "c"]
+    lines = wrong()
+    assert len(lines) == 6
+    assert [path for path in paths if f"resilience.tools.{path} " in "\n".join(lines).replace(";", " ")] == paths
+
+
+def test_a_table_keeps_nothing_of_its_neighbour() -> None:
+    long = "a" * 200
+    toml(
+        f"[resilience.tools]\n{long}1.per_s = 1\n'{long} 1'.per_s = 1\n'{long} 2'.timeout_s = 1\n{long}2.timeout_s = 1"
+    )
+    tools = load(environ={}).settings.resilience.tools
+    assert list(tools.values()) == [*[ToolLimits(per_s=1)] * 2, *[ToolLimits(timeout_s=1)] * 2]
+
+
+def test_a_variable_for_a_key_in_a_table_is_told_the_one_for_them_all() -> None:
+    variable = "HOLDFAST_RESILIENCE__TOOLS__WEB_SEARCH__PER_S"
+    assert wrong(environ={variable: "2"}) == [f"unknown variable {variable}; did you mean HOLDFAST_RESILIENCE__TOOLS?"]
+
+
+def test_a_table_may_hold_a_secret_and_have_rules_of_its_own(instead: Callable[[type[BaseModel]], None]) -> None:
+    class Login(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+        """A login."""
+
+        user: str | None = None
+        """Who."""
+
+        word: SecretStr | None = None
+        """What they say."""
+
+        @model_validator(mode="after")
+        def _both(self) -> "Login":
+            if (self.user is None) != (self.word is None):
+                raise ValueError("user and word go together")
+            return self
+
+    class Door(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+        """A door. Section ``door``."""
+
+        logins: dict[str, Login] = {}
+        """Logins, by name."""
+
+    class Other(BaseModel):
+        door: Door = Door()
+
+    instead(Other)
+    toml("[door.logins.a]\nuser = 'ada'\nword = 'env:WORD'")
+    loaded: Any = load(environ={"WORD": "hunter2"}).settings
+    assert loaded.door.logins["a"].word.get_secret_value() == "hunter2"
+    absent = "the variable WORD is not set; set it, or remove door.logins.a.word"
+    assert wrong()[0] == f"holdfast.toml: door.logins.a.word is env:WORD, but {absent}"
+    toml("[door.logins.a]\nuser = 'ada'")
+    assert wrong() == ['holdfast.toml: door.logins.a: user and word go together; got user = "ada"']
+    for text in ("logins = 'hunter2'", "logins.a = 'hunter2'", "logins.a = {user = 'ada', word = ['hunter2']}"):
+        toml(f"[door]\n{text}")
+        assert "its value is not shown" in wrong()[0]
+        assert "hunter2" not in "".join(wrong())
+    assert "hunter2" not in "".join(wrong(HOLDFAST_DOOR__LOGINS="{hunter2"))
 
 
 # Secrets
@@ -365,13 +568,27 @@ def test_a_secret_is_never_shown() -> None:
     assert "hunter2" not in repr(loaded) + str(loaded.settings) + loaded.settings.model_dump_json()
 
 
+def test_the_password_in_an_address_of_shared_state_is_never_shown() -> None:
+    """Whether it is in force, or refused."""
+    toml("[coord]\nurl = 'redis://me:hunter2@cache:6379/0'")
+    loaded = load(environ={})
+    assert loaded.settings.coord.url.get_secret_value() == "redis://me:hunter2@cache:6379/0"
+    told = [repr(loaded), str(loaded.settings), loaded.settings.model_dump_json()]
+    told += [run("show"), run("show", "--json"), run("check")]
+    for value in ("'hunter2'", "['redis://hunter2']", "'mysql://me:hunter2@db'"):
+        toml(f"[coord]\nurl = {value}")
+        told += wrong()
+    told += wrong(HOLDFAST_COORD__URL="hunter2")
+    assert "hunter2" not in "".join(told)
+
+
 # Every key, in every source
 
 
 def values(key: Key) -> st.SearchStrategy[Any]:
     """Values that the key's spec takes, as JSON has them."""
-    section, name = key.name.split(".")
-    shape = config._specs()[section].model_json_schema()["properties"][name]
+    place, _, name = key.name.rpartition(".")
+    shape = dict(specs())[place].model_json_schema()["properties"][name]
     shape = {**shape, **shape.get("anyOf", [{}])[0]}
     text = st.text(st.characters(exclude_categories=["C"]), min_size=1)
     lists = {"server.cors_origins": st.just("https://app.example"), "server.trusted_proxies": st.just("10.0.0.0/8")}
@@ -388,12 +605,22 @@ def values(key: Key) -> st.SearchStrategy[Any]:
             return st.booleans()
         case {"type": "array"}:
             return st.lists(lists.get(key.name, text))
+        case {"type": "object"}:
+            return st.dictionaries(text, st.fixed_dictionaries({}, optional={k.attribute: values(k) for k in key.keys}))
+        case _ if key.name == "coord.url":
+            return st.from_regex(r"local:|(rediss?|valkey|postgresql)://[a-z:@.]+", fullmatch=True)
         case _:
             return text
 
 
 def as_toml(section: str, key: str, value: object) -> str:
-    return f"[{section}]\n{key} = {json.dumps(value, ensure_ascii=False)}\n"
+    return f"[{section}]\n{key} = {inline(value)}\n"
+
+
+def inline(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{inline(name)} = {inline(held)}" for name, held in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def as_yaml(section: str, key: str, value: object) -> str:
@@ -419,8 +646,10 @@ def test_every_key_means_the_same_in_toml_yaml_the_environment_and_a_flag(data: 
         ),
         key.flag: load(environ={}, flags={**others, key.name: value}),
     }
-    first = value_of(loaded["given.toml"], key.name)
+    first: Any = value_of(loaded["given.toml"], key.name)
     got = first.get_secret_value() if isinstance(first, SecretStr) else first
+    if key.keys:
+        got = {table: held.model_dump(exclude_unset=True) for table, held in first.items()}
     assert got == (tuple(value) if isinstance(value, list) else Path(value) if isinstance(first, Path) else value)
     for origin, one in loaded.items():
         assert value_of(one, key.name) == first
@@ -434,9 +663,9 @@ def test_every_section_has_a_sentence_and_every_key_a_sentence_that_ends() -> No
     for section in describe():
         assert section.doc.endswith("."), section.name
         assert "Section ``" not in section.doc
-        for key in section.keys:
-            assert key.doc.endswith("."), key.name
-            assert key.doc[0].isupper() or key.doc[0] == "`", key.name
+    for key in [*KEYS, *INNER]:
+        assert key.doc.endswith("."), key.name
+        assert key.doc[0].isupper() or key.doc[0] == "`", key.name
 
 
 def test_the_class_docstring_of_every_spec_names_its_section() -> None:
@@ -445,15 +674,27 @@ def test_the_class_docstring_of_every_spec_names_its_section() -> None:
 
 
 def test_a_name_carries_its_unit() -> None:
-    for key in KEYS:
-        assert key.doc.startswith("Seconds") == key.name.endswith("_s"), key.name
+    for key in [*KEYS, *INNER]:
+        rate = re.search(r"(?:^|_)per_(s|minute)$", key.name.rpartition(".")[2])
+        assert (rate and rate[1]) == (
+            {"second": "s", "minute": "minute"}[told[1]] if (told := _RATE.match(key.doc)) else None
+        )
+        assert key.doc.startswith("Seconds") == (key.name.endswith("_s") and not rate), key.name
         assert ("in bytes" in key.doc) == key.name.endswith("_bytes"), key.name
         if key.type == "a number":
             assert key.name.endswith(("_s", "_ratio")), key.name
 
 
+def test_a_key_in_a_table_that_may_be_none_says_whose_value_it_takes_then() -> None:
+    """Its name alone would not say: the key for all may be called otherwise."""
+    for key in INNER:
+        taken = re.search(r"None takes (?:the )?`(\w+)`", key.doc)
+        assert taken, key.name
+        assert f"resilience.{taken[1]}" in key_of
+
+
 def test_every_spec_is_frozen_takes_no_unknown_key_and_has_a_default_for_every_key() -> None:
-    for name, spec in config._specs().items():
+    for name, spec in specs():
         assert spec.model_config.get("frozen"), name
         assert spec.model_config.get("extra") == "forbid", name
         assert not [key for key, field in spec.model_fields.items() if field.is_required()]
@@ -471,8 +712,25 @@ def test_the_description_of_a_key_says_what_an_error_would() -> None:
         secret=False,
         optional=False,
     )
+    (per_s,) = (key for key in key_of["resilience.tools"].keys if key.attribute == "per_s")
+    assert (per_s.name, per_s.type, per_s.allowed, per_s.default, per_s.variable, per_s.optional) == (
+        "resilience.tools.NAME.per_s",
+        "a whole number",
+        "between 1 and 1000000",
+        None,
+        "HOLDFAST_RESILIENCE__TOOLS",
+        True,
+    )
     assert key_of["llm.api_key"].secret
+    assert key_of["coord.url"].secret
     assert key_of["server.tls_cert"].optional
+
+
+def test_a_described_default_is_the_one_in_force() -> None:
+    in_force = {section: spec().model_dump(mode="json") for section, spec in config._specs().items()}
+    for key in KEYS:
+        section, name = key.name.split(".")
+        assert key.default == in_force[section][name] or key.secret, key.name
 
 
 def test_the_schema_has_every_key() -> None:
@@ -484,6 +742,17 @@ def test_the_schema_has_every_key() -> None:
         for key in schema["$defs"][about["$ref"].rpartition("/")[2]]["properties"]
     }
     assert found == set(key_of)
+    tools = schema["$defs"]["GuardSpec"]["properties"]["tools"]
+    limits = schema["$defs"][tools["additionalProperties"]["$ref"].rpartition("/")[2]]
+    assert {f"resilience.tools.NAME.{key}" for key in limits["properties"]} == {key.name for key in INNER}
+    assert limits["additionalProperties"] is False
+    assert "required" not in limits
+
+
+def test_a_default_in_the_schema_is_told_once_and_not_masked() -> None:
+    schema = json_schema()
+    assert {tuple(about) for about in schema["properties"].values()} == {("$ref",)}
+    assert schema["$defs"]["CoordSpec"]["properties"]["url"]["default"] == "local:"
 
 
 # The command
@@ -521,11 +790,49 @@ def test_show_prints_value_and_origin_of_every_key_and_masks_secrets() -> None:
     assert len({line.rindex(line.split()[-1]) for line in lines}) == 1
 
 
+def test_show_prints_a_row_for_each_key_of_each_table() -> None:
+    toml("[resilience.tools.'a.b']\nper_s = 2\n[resilience.tools.c]\ntimeout_s = 1")
+    rows = [line.split() for line in run("show").splitlines()]
+    found = {row[0]: row[1:] for row in rows if row[0].startswith("resilience.tools")}
+    assert {name: row for name, row in found.items() if not name.startswith("resilience.tools_")} == {
+        'resilience.tools."a.b".timeout_s': ["null", "default"],
+        'resilience.tools."a.b".per_s': ["2", "holdfast.toml"],
+        'resilience.tools."a.b".breaker_failures': ["null", "default"],
+        'resilience.tools."a.b".breaker_open_s': ["null", "default"],
+        "resilience.tools.c.timeout_s": ["1.0", "holdfast.toml"],
+        "resilience.tools.c.per_s": ["null", "default"],
+        "resilience.tools.c.breaker_failures": ["null", "default"],
+        "resilience.tools.c.breaker_open_s": ["null", "default"],
+    }
+    assert len(rows) == len(KEYS) - 1 + 2 * len(INNER)
+    assert run("check") == f"OK: holdfast.toml, 1 of {len(KEYS)} settings given\n"
+
+
+def test_show_prints_tables_that_are_empty_and_a_default_that_could_be_a_secret() -> None:
+    rows = {line.split()[0]: line.split()[1:] for line in run("show", HOLDFAST_RESILIENCE__TOOLS="{}").splitlines()}
+    assert rows["resilience.tools"] == ["{}", "HOLDFAST_RESILIENCE__TOOLS"]
+    assert rows["coord.url"] == ["local:", "default"]
+
+
+def test_show_cuts_nothing_that_has_a_name_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.cli.config.sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
+    toml("[resilience.tools.web_search]\nper_s = 2")
+    shown = run("show", COLUMNS="80", HOLDFAST_LLM__MODEL="x" * 100)
+    for name in {*key_of, *(key.name.replace("NAME", "web_search") for key in INNER)} - {"resilience.tools"}:
+        assert f" {name} " in shown
+    assert shown.count("x") >= 100
+    assert "…" not in shown
+
+
 def test_show_as_json_is_json() -> None:
-    toml("[llm]\napi_key = 'hunter2'")
+    toml("[llm]\napi_key = 'hunter2'\n[resilience.tools.a]\nper_s = 2")
     shown = json.loads(run("show", "--json"))
     assert shown["llm.api_key"] == {"value": "**********", "origin": "holdfast.toml"}
     assert shown["server.port"] == {"value": 8080, "origin": "default"}
+    assert shown["resilience.tools"] == {
+        "value": {"a": {"timeout_s": None, "per_s": 2, "breaker_failures": None, "breaker_open_s": None}},
+        "origin": "holdfast.toml",
+    }
     assert set(shown) == set(key_of)
 
 

@@ -3,19 +3,18 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
-from pydantic import SecretStr
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from holdfast.cli.run import ConfigPath
-from holdfast.config import FILES, Loaded, describe, json_schema, load
+from holdfast.config import Key, Loaded, describe, json_schema, load
+from holdfast.config.files import FILES
 
 app = typer.Typer(help="Check, show and describe the settings.", no_args_is_help=True)
-
-MASK = "**********"
 
 
 @app.command()
@@ -31,13 +30,14 @@ def show(
 ) -> None:
     """Show every setting in force and where its value came from; secrets are masked."""
     loaded = load(config, environ=os.environ)
-    rows = [(key.name, _value(loaded, key.name), loaded.origin(key.name)) for part in describe() for key in part.keys]
+    keys = [key for part in describe() for key in part.keys]
     if as_json:
-        print(json.dumps({key: {"value": value, "origin": origin} for key, value, origin in rows}, indent=2))
+        told = {key.name: {"value": _value(loaded, key), "origin": loaded.origin(key.name)} for key in keys}
+        print(json.dumps(told, indent=2))
         return
-    cells = [(key, _text(value), origin) for key, value, origin in rows]
+    cells = [row for key in keys for row in _rows(loaded, key)]
     if sys.stdout.isatty():
-        table = Table("key", "value", "origin")
+        table = Table(Column("key", no_wrap=True), Column("value", overflow="fold"), Column("origin", overflow="fold"))
         for row in cells:
             table.add_row(*row, style="dim" if row[2] == "default" else None)
         Console(markup=False, emoji=False, highlight=False).print(table)  # a value may hold brackets and colons
@@ -57,11 +57,24 @@ def _given(loaded: Loaded) -> int:
     return sum(origin != "default" for origin in loaded.origins.values())
 
 
-def _value(loaded: Loaded, name: str) -> object:
-    """As JSON has it, with secrets masked."""
-    section, key = name.split(".")
-    spec = getattr(loaded.settings, section)
-    return MASK if isinstance(getattr(spec, key), SecretStr) else spec.model_dump(mode="json")[key]
+def _rows(loaded: Loaded, key: Key) -> Iterator[tuple[str, str, str]]:
+    """Its row, or the rows of what its tables hold."""
+    value, origin = _value(loaded, key), loaded.origin(key.name)
+    if not key.keys or not isinstance(value, dict) or not value:
+        yield key.name, _text(value), origin
+        return
+    tables = getattr(getattr(loaded.settings, key.name.split(".")[0]), key.attribute)
+    for name, values in value.items():
+        for held in key.table(name).keys:
+            given = held.attribute in tables[name].model_fields_set
+            yield held.name, _text(values[held.attribute]), origin if given else "default"
+
+
+def _value(loaded: Loaded, key: Key) -> object:
+    """As JSON has it. pydantic masks secrets there; what anybody can read in the documentation is none."""
+    if loaded.origin(key.name) == "default":
+        return key.default
+    return getattr(loaded.settings, key.name.split(".")[0]).model_dump(mode="json")[key.attribute]
 
 
 def _text(value: object) -> str:
