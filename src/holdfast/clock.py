@@ -19,10 +19,12 @@ class Clock:
     What time it is, and what the dice say.
 
     Attributes:
+        now: Nanoseconds on a clock that never goes back. For durations and deadlines; means nothing elsewhere.
+        wall_ns: Nanoseconds since 1970 in UTC. For records that people read; may jump when the machine's clock is set.
         random: Source of chance for jitter and sampling. Never used for secrets.
     """
 
-    __slots__ = ("_monotonic_ns", "_wall_ns", "random")
+    __slots__ = ("now", "random", "wall_ns")
 
     def __init__(
         self,
@@ -30,21 +32,13 @@ class Clock:
         wall_ns: Callable[[], int] = time.time_ns,  # noqa: TID251 - this module is where time is read
         seed: int | None = None,
     ) -> None:
-        self._monotonic_ns = monotonic_ns
-        self._wall_ns = wall_ns
+        self.now = monotonic_ns
+        self.wall_ns = wall_ns
         self.random = random.Random(seed)  # noqa: S311 - jitter and sampling, never secrets
-
-    def now(self) -> int:
-        """Nanoseconds on a clock that never goes back. For durations and deadlines; means nothing elsewhere."""
-        return self._monotonic_ns()
-
-    def wall_ns(self) -> int:
-        """Nanoseconds since 1970 in UTC. For records that people read; may jump when the machine's clock is set."""
-        return self._wall_ns()
 
     def wall(self) -> datetime:
         """The time of day in UTC."""
-        return datetime.fromtimestamp(self._wall_ns() / NS, UTC)
+        return datetime.fromtimestamp(self.wall_ns() / NS, UTC)
 
 
 def token_hex(nbytes: int) -> str:

@@ -17,13 +17,18 @@ Every error Holdfast raises on purpose.
     │   └── Forbidden          403
     ├── Refused              nothing was done: try again later
     │   ├── SessionBusy        409   another turn of this session is running
-    │   └── Draining           503   the server is stopping
+    │   ├── Draining           503   the server is stopping
+    │   ├── RateLimited        429   more in this time than is allowed
+    │   ├── CircuitOpen        503   what it needs has failed, and is left alone for a while
+    │   ├── QueueFull          503   too many at a time, and too many waiting already
+    │   └── Shed               503   the server has too much to do
     ├── TimedOut             504   begun, and not finished in time
     │   ├── DeadlineExceeded         the turn's own time is up
     │   └── AttemptTimedOut          one call took too long
     ├── Failed               begun, and something it needed failed
     │   ├── ModelUnavailable   503   the provider is down, overloaded or limiting us
     │   ├── ModelRejected      502   the provider refused this request or this credential
+    │   ├── StreamBroken       502   an answer broke off after it had begun
     │   ├── ModelMalformed     502   the model's answer made no sense
     │   ├── AgentFailed        500   the agent's own code raised
     │   ├── TurnCancelled      503   the turn was stopped before its end
@@ -152,13 +157,34 @@ class Forbidden(Denied):
 
 
 class Refused(HoldfastError):
-    """Nothing was done; the same request may be accepted later."""
+    """
+    Nothing was done; the same request may be accepted later.
+
+    Attributes:
+        guard: What refused: ``breaker``, ``rate``, ``bulkhead``, ``shed``; empty where it was none of them.
+        key_class: Whose share is used up: ``user``, ``tool``, ``target``; ``all`` where everybody shares it.
+        reason: Why, in a word.
+    """
 
     code = "refused"
     status = 503
     retryable = True
     public = "Not now. Try again later."
     detail_is_public = True
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        retry_after_s: float | None = None,
+        guard: str = "",
+        key_class: str = "",
+        reason: str = "",
+    ) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s)
+        self.guard = guard
+        self.key_class = key_class
+        self.reason = reason
 
 
 class SessionBusy(Refused):
@@ -174,6 +200,35 @@ class Draining(Refused):
 
     code = "draining"
     public = "The server is stopping."
+
+
+class RateLimited(Refused):
+    """More units in this time than a limit allows. Nothing was taken from any limit."""
+
+    code = "rate_limited"
+    status = 429
+    public = "Too many requests."
+
+
+class CircuitOpen(Refused):
+    """A circuit breaker is open: what would be called has failed, or may not be called for now. It was not called."""
+
+    code = "circuit_open"
+    public = "Something this needs is failing and is left alone for a while."
+
+
+class QueueFull(Refused):
+    """As many run as may, and nobody may wait, or has waited long enough. It was not run."""
+
+    code = "queue_full"
+    public = "Too many of these are running and waiting."
+
+
+class Shed(Refused):
+    """The server has more to do than it can. What matters least, or came too late, is refused; it was not begun."""
+
+    code = "shed"
+    public = "The server is overloaded."
 
 
 class TimedOut(HoldfastError):
@@ -222,6 +277,15 @@ class ModelRejected(Failed):
     code = "model_rejected"
     status = 502
     public = "The model provider refused the request."
+
+
+class StreamBroken(Failed):
+    """An answer broke off after its first part was passed on. It was not asked for again."""
+
+    code = "stream_broken"
+    status = 502
+    retryable = True
+    public = "The answer broke off before its end."
 
 
 class ModelMalformed(Failed):

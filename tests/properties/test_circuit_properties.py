@@ -109,7 +109,7 @@ class SideBySide(RuleBasedStateMachine):
             assert (answer.retry_after_ns is None) == (answer.why == "forced_open")
             assert answer.retry_after_ns is None or answer.retry_after_ns > 0
             return multiple()
-        assert was is not State.OPEN or self.now * NS >= until, "B3 let through while open"
+        assert was is not State.OPEN or (until is not None and self.now * NS >= until), "B3 let through while open"
         assert was is not State.FORCED_OPEN
         return (answer, wanted)
 
@@ -138,6 +138,7 @@ class SideBySide(RuleBasedStateMachine):
         while self.real._kind is State.CLOSED:
             self.answer(self.ask(), "fail")
         if self.real._kind is State.OPEN:
+            assert self.real._open_until is not None
             self.now = max(self.now, self.real._open_until // NS)
 
     @rule(order=st.sampled_from(sorted(model.ORDERS)))

@@ -1,6 +1,7 @@
 """Retries: what is promised of them, over all histories."""
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from holdfast.clock import NS
 from holdfast.resilience.classify import TREATMENTS, Facts, Failure, FailureClass, classify
-from holdfast.resilience.retry import Again, RetryBudget, Budget, NotAgain, Retry, decide, wait_before
+from holdfast.resilience.retry import Again, Budget, NotAgain, Retry, RetryBudget, decide, wait_before
 
 SPEC = Retry()
 FULL = Budget(cap=1_000)
@@ -129,6 +130,6 @@ def test_no_share_of_a_retry_is_rounded_away(steps: list[int]) -> None:
         ({"min_useful_s": -1}, "retry.min_useful_s must be >= 0, got -1"),
     ],
 )
-def test_bounds_that_make_no_sense_are_refused(wrong: dict[str, int], said: str) -> None:
+def test_bounds_that_make_no_sense_are_refused(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Retry(**wrong)

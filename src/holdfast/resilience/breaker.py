@@ -1,340 +1,292 @@
 """
-The circuit breaker's decisions: who is let through, what an outcome changes, and when.
+The circuit breaker: a circuit for each target, and one for each credential that no longer pays.
 
-::
-
-               failures add up               the break is over, somebody asks
-      CLOSED ───────────────────▶ OPEN ──────────────────────────────▶ HALF_OPEN
-        ▲                          ▲                                    │    │
-        │                          └── a probe failed, was slow, ───────┘    │
-        │                              or was never answered                 │
-        └────────────────────────── `need` probes were ok ───────────────────┘
-
-      from anywhere:  force_open ──▶ FORCED_OPEN    disable ──▶ DISABLED    reset ──▶ CLOSED
-
-It reads no clock, has no timers and awaits nothing: time is told in nanoseconds that never go back, and what time alone
-would change changes at the next ``acquire``. Every permit belongs to a generation, which ends with each change of
-state: an answer to an earlier one says nothing about the present.
+A target is left alone when it keeps failing. A credential is left alone as soon as the target says that it is refused
+or has no credit, for every target it would have been used for: asking again helps nobody until a person has been there.
 """
 
-from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
-from math import isfinite
-from typing import Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from holdfast.clock import NS
-from holdfast.resilience.window import BUCKETS, Window
-
-
-class State(Enum):
-    """What the breaker does with calls."""
-
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
-    FORCED_OPEN = "forced_open"
-    DISABLED = "disabled"
-
-
-_CLOSED = State.CLOSED  # Every call reads it, and a module's name is found faster than an enum's member.
-
-Outcome = Literal["ok", "fail", "none"]
-"""What a call tells about its target; ``none``: nothing, as it was cancelled, or never ran."""
-
-Trip = Literal["consecutive", "failure_ratio", "slow_ratio", "probe_failed", "probe_slow", "probe_lost"]
-Why = Literal[Trip, "break_over", "probes_ok", "force_open", "disable", "reset"]
-Moved = Callable[[State, State, Why, int], object]
-"""Called as ``moved(from_, to, why, now)``, after the change."""
+from holdfast.errors import CircuitOpen
+from holdfast.resilience.circuit import Circuit, CircuitSpec, Permit, Refusal, State, Why
+from holdfast.resilience.classify import TREATMENTS
+from holdfast.resilience.guards import NOT_YET, Attempt, Ending, Mode, Surroundings
+from holdfast.resilience.keys import Key, key_class, per
+from holdfast.resilience.table import KeyTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerSpec:
+class Breaker(CircuitSpec):
     """
-    When to open, for how long, and what closes again.
+    A circuit breaker in a pipeline: the rules of a circuit, and these.
 
     Attributes:
-        window_s: Seconds of outcomes that the ratios look at, > 0; forgotten a twelfth at a time.
-        failure_ratio: Share of failed calls in the window that opens the breaker, in (0, 1].
-        min_calls: Outcomes the window must hold before a ratio counts, at least 1.
-        consecutive: Failures in a row that open the breaker, at least 1; None for no such rule.
-        slow_s: Seconds from which a call is slow, > 0; None for never. Whoever calls measures, and tells ``settle``.
-        slow_ratio: Share of slow calls in the window that opens the breaker, in (0, 1].
-        open_s: Seconds of the first break, > 0. Each further one is twice as long.
-        max_open_s: Seconds that a break grows to at most, before jitter; at least ``open_s``.
-        jitter: Share by which chance makes a break shorter or longer, in [0, 1).
-        probes: Calls let through at a time to try the target after a break, at least 1.
-        need: Probes that must be ok, with none failing, to close; at least 1.
-        lease_s: Seconds a probe has to settle, > 0; after that it counts as failed. The call's own total timeout.
-        heal_s: Seconds closed after which breaks are short again, at least 0; None for ten times ``open_s``.
-        max_retry_after_s: Seconds for which a server's retry-after is obeyed at most, at least 0.
-
-    Raises:
-        ValueError: a value is out of its range.
+        key: Whose failures add up; None for one circuit altogether.
+        account: What a refused or unpaid credential closes; None to treat that like other errors of the caller's.
+        closed_s: Seconds it stays closed where the target does not say, > 0.
+        special: Keys whose circuits have rules of their own.
+        mode: ``observe`` lets everybody through, and tells whom it would have refused.
     """
 
-    window_s: float = 60
-    failure_ratio: float = 0.5
-    min_calls: int = 10
-    consecutive: int | None = 5
-    slow_s: float | None = None
-    slow_ratio: float = 0.5
-    open_s: float = 5
-    max_open_s: float = 120
-    jitter: float = 0.2
-    probes: int = 1
-    need: int = 2
-    lease_s: float = 60
-    heal_s: float | None = None
-    max_retry_after_s: float = 60
+    key: Key | None = per.target
+    account: Key | None = per.credential
+    closed_s: float = 600
+    special: Mapping[Hashable, CircuitSpec] = field(default_factory=dict)
+    mode: Mode = "enforce"
 
     def __post_init__(self) -> None:
-        for names, must, fine in _RANGES:
-            for name in names:
-                value = getattr(self, name)
-                left_out = value is None and name in ("consecutive", "slow_s", "heal_s")
-                if not left_out and not (value is not None and isfinite(value) and fine(value)):
-                    raise ValueError(f"breaker.{name} must be {must}, got {value}")
-        if self.max_open_s < self.open_s:
-            raise ValueError(f"breaker.max_open_s must be >= open_s ({self.open_s}), got {self.max_open_s}")
+        CircuitSpec.__post_init__(self)
+        if not self.closed_s > 0:
+            raise ValueError(f"breaker.closed_s must be > 0, got {self.closed_s}")
 
 
-_RANGES: tuple[tuple[tuple[str, ...], str, Callable[[float], bool]], ...] = (
-    (("window_s", "open_s", "max_open_s", "lease_s", "slow_s"), "> 0", lambda value: value > 0),
-    (("heal_s", "max_retry_after_s"), ">= 0", lambda value: value >= 0),
-    (("failure_ratio", "slow_ratio"), "in (0, 1]", lambda value: 0 < value <= 1),
-    (("jitter",), "in [0, 1)", lambda value: 0 <= value < 1),
-    (("min_calls", "consecutive", "probes", "need"), "a whole number >= 1", lambda value: value % 1 == 0 < value),
-)
-
-
-@dataclass(slots=True, eq=False)
-class Permit:
+class CircuitView(NamedTuple):
     """
-    Leave to make one call. It goes back, once, to the breaker that gave it.
+    A circuit as an operator sees it.
 
     Attributes:
-        gen: The generation it belongs to.
-        lease_end: When a probe must have settled, in nanoseconds; None for an ordinary call.
-        settled: It has gone back.
+        name: What it is called in orders and events: the pipeline and the key.
+        state: What a call would find now.
+        key_class: What kind of key it is by.
+        retry_after_s: Seconds until the break is over; None where it is closed, or time alone will not help.
+        calls: Outcomes in its window.
+        failed: How many of them failed.
+        slow: How many of them were slow.
+        inflight: Calls that it let through and that have not ended.
     """
 
-    gen: int
-    lease_end: int | None = None
-    settled: bool = False
-
-
-class Refusal(NamedTuple):
-    """
-    The call may not be made.
-
-    Attributes:
-        retry_after_ns: Nanoseconds until asking again can help; None when time alone will not.
-        why: ``open``: the break is not over. ``probing``: all probes are under way. ``forced_open``: somebody said so.
-    """
-
-    retry_after_ns: int | None
-    why: Literal["open", "probing", "forced_open"]
-
-
-@dataclass(slots=True, eq=False)
-class Breaker:
-    """
-    One circuit: ask with ``acquire``, answer with ``settle``, always both.
-
-    For one thread at a time; no method suspends, so the tasks of one event loop need no lock.
-
-    Attributes:
-        spec: The rules in force; ``reconfigure`` changes them.
-        name: What it guards.
-        chance: Draws from [0, 1), for jitter; a ``random.Random``'s ``random``.
-        moved: Told of each change of state. It may call the breaker; what it raises is counted and goes no further.
-        gen: The present generation; grows with every change of state, and with every order from outside.
-        inflight: Permits of this generation that have not come back.
-        stale: Permits that came back twice, or in a later generation than their own; they changed nothing else.
-        moved_errors: Times that ``moved`` raised.
-    """
-
-    spec: BreakerSpec
     name: str
-    chance: Callable[[], float] = field(repr=False)
-    moved: Moved | None = field(default=None, repr=False)
-    gen: int = field(default=0, init=False)
-    inflight: int = field(default=0, init=False)
-    stale: int = field(default=0, init=False)
-    moved_errors: int = field(default=0, init=False)
-    _kind: State = field(default=_CLOSED, init=False)
-    _window: Window = field(init=False, repr=False)
-    _leases: list[int] = field(default_factory=list, init=False)  # of this generation's probes, sorted
-    _ok: int = field(default=0, init=False)  # of this generation's probes
-    _open_until: int = field(default=0, init=False)
-    _opens: int = field(default=0, init=False)  # breaks since it last healed
-    _closed_at: int = field(default=0, init=False)
+    state: State
+    key_class: str
+    retry_after_s: float | None
+    calls: int
+    failed: int
+    slow: int
+    inflight: int
 
-    def __post_init__(self) -> None:
-        self._window = Window(_width(self.spec))
 
-    def state(self, now: int) -> State:
-        """What a call at ``now`` would find. Changes nothing."""
-        if self._kind is State.OPEN and now >= self._open_until:
-            return State.HALF_OPEN
-        if self._kind is State.HALF_OPEN and self._leases and self._leases[0] <= now:
-            return State.OPEN
-        return self._kind
+ACCOUNT: Final = "(account)"
+"""What ``Moved`` is told for the key of a credential's circuit."""
 
-    def counts(self, now: int) -> tuple[int, int, int]:
-        """How many outcomes the window holds at ``now``, how many of them failed, and how many were slow."""
-        return self._window.counts(now)
+Moved = Callable[[Hashable, Circuit, State, State, Why, int], object]
+"""Called as ``moved(key, circuit, from_, to, why, now)``; the key is ``ACCOUNT`` for a credential's circuit."""
 
-    def quiescent(self, now: int) -> bool:
-        """Whether a new breaker would do the same from ``now`` on, so that this one may be dropped."""
-        grown = self._opens and now - self._closed_at < _heal_ns(self.spec)
-        return self._kind is _CLOSED and not self.inflight and not grown and not self._window.counts(now)[0]
+Token = tuple[Circuit | None, Permit | None, tuple[Circuit, Permit] | None]
+"""What an attempt holds: of the target's circuit, and of the credential's where that was ever closed."""
 
-    def acquire(self, now: int) -> Permit | Refusal:
-        """Ask to make a call; a permit must be settled, whatever becomes of the call."""
-        kind = self._kind
-        if kind is _CLOSED or kind is State.DISABLED:
-            self.inflight += 1
-            return Permit(self.gen)
-        if kind is State.FORCED_OPEN:
-            return Refusal(None, "forced_open")
-        if kind is State.OPEN:
-            if now < self._open_until:
-                return Refusal(self._open_until - now, "open")
-            self._become(State.HALF_OPEN)
-            permit = self._probe(now)
-            self._tell(State.OPEN, "break_over", now)
-            return permit
-        if self._leases and self._leases[0] <= now:
-            self._open("probe_lost", now)
-            return Refusal(self._open_until - now, "open")
-        if self.inflight >= self.spec.probes:
-            return Refusal(self._leases[0] - now, "probing")
-        return self._probe(now)
 
-    def settle(
-        self, permit: Permit, outcome: Outcome, now: int, *, slow: bool = False, retry_after_ns: int | None = None
-    ) -> None:
-        """
-        Give a permit back with what the call told.
+class BreakerGuard:
+    """
+    The breaker of one pipeline.
 
-        Args:
-            permit: From this breaker's ``acquire``. Given back a second time it changes nothing.
-            outcome: ``none`` is no evidence: it frees the permit's place and changes nothing else.
-            now: When the call ended, in nanoseconds.
-            slow: The call took ``slow_s`` or longer. Means nothing where ``slow_s`` is None.
-            retry_after_ns: How long the server asked to be left alone. If this outcome opens the breaker, the break is
-                at least as long, up to ``max_retry_after_s``.
-        """
-        if permit.settled or permit.gen != self.gen:
-            permit.settled = True
-            self.stale += 1
+    Attributes:
+        watchers: Told of each move of each circuit.
+    """
+
+    member = "breaker"
+
+    def __init__(self, policy: Breaker, around: Surroundings) -> None:
+        self._around = around
+        self._policy = policy
+        self._slow_ns = _slow_ns(policy)
+        self._circuits = KeyTable[Circuit](self._make, Circuit.quiescent, around.max_keys)
+        self._accounts = KeyTable[Circuit](self._make_account, Circuit.quiescent, around.max_keys)
+        self._closing = False  # Whether any credential was ever closed.
+        self.watchers: list[Moved] = []
+
+    def enter(self, attempt: Attempt, now: int) -> Token:
+        """Ask the credential's circuit, if there is one, and the target's."""
+        policy = self._policy
+        circuit = self._circuits.get(None if policy.key is None else policy.key(attempt.call), now)
+        account = self._enter_account(attempt, now) if self._closing else None
+        permit = circuit.acquire(now)
+        if isinstance(permit, Permit):
+            return circuit, permit, account
+        try:
+            self._refuse(circuit, permit, policy.key, attempt)
+        except CircuitOpen:
+            if account is not None:
+                account[0].settle(account[1], "none", now)
+            raise
+        return None, None, account
+
+    async def wait(self, attempt: Attempt) -> Token:
+        """Nobody waits for a circuit: it has already said when to come again."""
+        return self.enter(attempt, self._around.clock.now())
+
+    def stands(self, attempt: Attempt, token: Token) -> bool:
+        """Whether neither circuit has been opened since."""
+        circuit, permit, account = token
+        closing = self._account(attempt)
+        return self._policy.mode == "observe" or (
+            self._let_in(circuit, permit) and self._let_in(closing, None if account is None else account[1])
+        )
+
+    def leave(self, attempt: Attempt, token: Token, ending: Ending, now: int) -> None:
+        """Settle both circuits, and close the credential's where the target said so."""
+        circuit, permit, account = token
+        failure = ending.failure
+        if failure is None and account is None and self._slow_ns is None and circuit is not None and permit is not None:
+            circuit.settle(permit, ending.evidence, now)  # Nearly every time.
             return
-        permit.settled = True
-        self.inflight -= 1
-        if permit.lease_end is not None:
-            self._leases.remove(permit.lease_end)
-        if outcome == "none":
-            return
-        slow = slow and self.spec.slow_s is not None
-        trip: Trip | None = None
-        if self._kind is _CLOSED:
-            window = self._window
-            window.add(now, outcome == "fail", slow)
-            if window.fail or window.slow:
-                trip = self._judged()
-        elif self._kind is State.HALF_OPEN:
-            if outcome == "ok" and not slow:
-                self._ok += 1
-                if self._ok >= self.spec.need:
-                    self._move(_CLOSED, "probes_ok", now)
-                return
-            trip = "probe_failed" if outcome == "fail" else "probe_slow"
-        if trip is not None:
-            self._open(trip, now, retry_after_ns)
+        if circuit is not None and permit is not None:
+            slow = False
+            if self._slow_ns is not None and ending.ran:
+                answered = now if attempt.first_ns == NOT_YET else attempt.first_ns
+                slow = answered - attempt.sent_ns >= self._slow_ns
+            asked_s = None if failure is None else failure.retry_after_s
+            asked_ns = None if asked_s is None else round(asked_s * NS)
+            circuit.settle(permit, ending.evidence, now, slow=slow, retry_after_ns=asked_ns)
+        if account is not None:
+            account[0].settle(account[1], "ok" if ending.evidence == "ok" else "none", now)
+        key = self._policy.account
+        if failure is not None and key is not None and TREATMENTS[failure.kind].closes:
+            closed_s = self._policy.closed_s if failure.retry_after_s is None else failure.retry_after_s
+            self._accounts.get(key(attempt.call), now).force_open(now, now + round(closed_s * NS))
 
-    def force_open(self, now: int) -> None:
-        """Let nobody through until ``reset``."""
-        self._move(State.FORCED_OPEN, "force_open", now)
+    def reconfigure(self, policy: Breaker) -> None:
+        """Use other rules from the next call on."""
+        self._policy = policy
+        self._slow_ns = _slow_ns(policy)
+        for key, circuit in self._circuits.entries():
+            circuit.reconfigure(policy.special.get(key, policy))
+        for _, circuit in self._accounts.entries():
+            circuit.reconfigure(policy)
 
-    def disable(self, now: int) -> None:
-        """Let everybody through and learn nothing, until ``reset``."""
-        self._move(State.DISABLED, "disable", now)
-
-    def reset(self, now: int) -> None:
-        """Begin anew: closed, with nothing remembered. What is under way will tell nothing."""
-        self._opens = 0
-        self._move(_CLOSED, "reset", now)
-
-    def reconfigure(self, spec: BreakerSpec) -> None:
+    def follow(self, name: str, state: str, left_ns: int | None) -> bool:
         """
-        Use other rules from the next call and outcome on. Nothing moves, and nothing that was seen is forgotten.
+        Do as a breaker of this name did in another process: open, be forced open, be disabled, or begin anew.
 
-        A break and leases that were given stay as they are. With fewer ``probes``, those under way are waited for.
+        A target that works from here is not left alone because it failed there: a break is not followed where at least
+        ``min_calls`` were seen and less than half of ``failure_ratio`` failed.
+
+        Returns:
+            Whether this guard has, or would have, a circuit of this name.
         """
-        self.spec = spec
-        self._window.resize(_width(spec))
+        circuit = self._named(name)
+        if circuit is None:
+            return False
+        now = self._around.clock.now()
+        until = None if left_ns is None else now + left_ns
+        match state:
+            case State.OPEN.value if until is not None and not self._works(circuit, now):
+                circuit.adopt(now, until)
+            case State.FORCED_OPEN.value:
+                circuit.force_open(now, until)
+            case State.DISABLED.value:
+                circuit.disable(now)
+            case State.CLOSED.value:
+                circuit.reset(now)
+        return True
 
-    def _probe(self, now: int) -> Permit:
-        end = now + _ns(self.spec.lease_s)
-        insort(self._leases, end)
-        self.inflight += 1
-        return Permit(self.gen, end)
+    def circuits(self) -> Iterator[tuple[Circuit, str]]:
+        """Every circuit there is, with the kind of its key."""
+        for table, key in ((self._circuits, self._policy.key), (self._accounts, self._policy.account)):
+            for _, circuit in table.entries():
+                yield circuit, key_class(key)
 
-    def _judged(self) -> Trip | None:
-        spec, window = self.spec, self._window
-        if spec.consecutive is not None and window.streak >= spec.consecutive:
-            return "consecutive"
-        if window.total >= spec.min_calls:
-            if window.fail / window.total >= spec.failure_ratio:
-                return "failure_ratio"
-            if spec.slow_s is not None and window.slow / window.total >= spec.slow_ratio:
-                return "slow_ratio"
+    def views(self, now: int) -> Iterator[CircuitView]:
+        """Every circuit there is, as an operator sees it."""
+        for circuit, kind in self.circuits():
+            left = circuit.left_ns(now)
+            retry_after_s = None if left is None else left / NS
+            yield CircuitView(
+                circuit.name, circuit.state(now), kind, retry_after_s, *circuit.counts(now), circuit.inflight
+            )
+
+    def _named(self, name: str) -> Circuit | None:
+        policy, now, mine = self._policy, self._around.clock.now(), self._around.name
+        if policy.key is None:
+            return self._circuits.get(None, now) if name == mine else None
+        if policy.account is not None and name.startswith(prefix := f"{mine}:{key_class(policy.account)}:"):
+            return self._accounts.get(name.removeprefix(prefix), now)
+        if name.startswith(prefix := f"{mine}:"):
+            return self._circuits.get(name.removeprefix(prefix), now)
         return None
 
-    def _open(self, why: Trip, now: int, retry_after_ns: int | None = None) -> None:
-        spec = self.spec
-        if self._kind is _CLOSED and now - self._closed_at >= _heal_ns(spec):
-            self._opens = 0
-        pause = min(_ns(spec.max_open_s), _ns(spec.open_s) << self._opens)
-        pause = max(1, round(pause * (1 + spec.jitter * (2 * self.chance() - 1))))
-        asked = min(retry_after_ns or 0, round(spec.max_retry_after_s * NS))
-        self._opens = min(self._opens + 1, 64)  # Far past any longest break, and no number without end.
-        self._open_until = now + max(pause, asked)
-        self._move(State.OPEN, why, now)
+    def _works(self, circuit: Circuit, now: int) -> bool:
+        if circuit.state(now) is not State.CLOSED:
+            return circuit.state(now) in (State.FORCED_OPEN, State.DISABLED)  # An order outweighs a break.
+        total, failed, _ = circuit.counts(now)
+        return total >= circuit.spec.min_calls and 2 * failed < circuit.spec.failure_ratio * total
 
-    def _move(self, kind: State, why: Why, now: int) -> None:
-        was = self._kind
-        self._closed_at = now  # read in CLOSED alone
-        self._become(kind)
-        self._tell(was, why, now)
+    def _enter_account(self, attempt: Attempt, now: int) -> tuple[Circuit, Permit] | None:
+        circuit = self._account(attempt)
+        if circuit is None:
+            return None
+        permit = circuit.acquire(now)
+        if isinstance(permit, Permit):
+            return circuit, permit
+        self._refuse(circuit, permit, self._policy.account, attempt)
+        return None
 
-    def _become(self, kind: State) -> None:
-        self._kind = kind
-        self.gen += 1
-        self.inflight = self._ok = 0
-        self._leases.clear()
-        self._window.clear()
+    def _account(self, attempt: Attempt) -> Circuit | None:
+        key = self._policy.account
+        return self._accounts.find(key(attempt.call)) if key is not None and self._closing else None
 
-    def _tell(self, was: State, why: Why, now: int) -> None:
-        # Last in every change: `moved` may call back, and must find the change complete.
-        if self.moved is None or self._kind is was:
+    def _let_in(self, circuit: Circuit | None, permit: Permit | None) -> bool:
+        """Whether a permit is still one, or a new one would be had for it."""
+        if circuit is None or (permit is not None and permit.gen == circuit.gen):
+            return True
+        return circuit.state(self._around.clock.now()) in (State.CLOSED, State.DISABLED)
+
+    def _refuse(self, circuit: Circuit, refusal: Refusal, key: Key | None, attempt: Attempt) -> None:
+        wait_ns = refusal.retry_after_ns
+        wait_s = None if wait_ns is None else wait_ns / NS
+        observed = self._policy.mode == "observe"
+        kind = key_class(key)
+        self._around.tell(
+            "breaker.refused",
+            kind,
+            attempt.id,
+            attempt.number,
+            circuit=circuit.name,
+            reason=refusal.why,
+            retry_after_s=wait_s,
+            observed=observed,
+        )
+        if observed:
             return
-        try:
-            self.moved(was, self._kind, why, now)
-        except Exception:  # noqa: BLE001 - whoever watches must not be able to break the call it watches
-            self.moved_errors += 1
+        again = "until it is reset" if wait_s is None else f"for {wait_s:.3g} s"
+        raise CircuitOpen(
+            f"the circuit breaker of {circuit.name} lets nobody through {again}",
+            retry_after_s=wait_s,
+            guard=self.member,
+            key_class=kind,
+            reason=refusal.why,
+        )
+
+    def _make(self, key: Hashable) -> Circuit:
+        name = self._around.name if key is None or key == "" else f"{self._around.name}:{key}"
+        return self._circuit(name, key, key_class(self._policy.key))
+
+    def _make_account(self, key: Hashable) -> Circuit:
+        self._closing = True
+        kind = key_class(self._policy.account)
+        return self._circuit(f"{self._around.name}:{kind}:{key}", ACCOUNT, kind)
+
+    def _circuit(self, name: str, key: Hashable, kind: str) -> Circuit:
+        def moved(was: State, state: State, why: Why, now: int) -> None:
+            left_ns = circuit.left_ns(now)
+            self._around.tell(
+                "breaker.moved",
+                kind,
+                circuit=name,
+                was=was.value,
+                state=state.value,
+                reason=why,
+                retry_after_s=None if left_ns is None else left_ns / NS,
+            )
+            for watcher in self.watchers:
+                watcher(key, circuit, was, state, why, now)
+
+        spec = self._policy.special.get(key, self._policy)
+        circuit = Circuit(spec, name, self._around.clock.random.random, moved)
+        return circuit
 
 
-def _ns(seconds: float) -> int:
-    return max(1, round(seconds * NS))
-
-
-def _heal_ns(spec: BreakerSpec) -> int:
-    return round((10 * spec.open_s if spec.heal_s is None else spec.heal_s) * NS)
-
-
-def _width(spec: BreakerSpec) -> int:
-    return -(-_ns(spec.window_s) // BUCKETS)
+def _slow_ns(policy: Breaker) -> int | None:
+    return None if policy.slow_s is None else round(policy.slow_s * NS)

@@ -72,6 +72,20 @@ class Bucket:
             return NEVER
         return max(0, -(-excess // self._num))
 
+    def holds(self, now: int, cost: int) -> bool:
+        """Whether ``cost`` units fit now, which ``check`` says with the wait."""
+        snow, tat = now * self._num, self._tat
+        return 0 <= cost <= self._burst and max(snow, tat) + cost * self._den - self._room <= snow
+
+    def try_take(self, now: int, cost: int) -> bool:
+        """Take ``cost`` units if they fit now; if not, nothing is changed."""
+        snow = now * self._num
+        tat = max(snow, self._tat) + cost * self._den
+        if tat - self._room > snow or not 0 <= cost <= self._burst:
+            return False
+        self._tat = tat
+        return True
+
     def take(self, now: int, cost: int = 1) -> int:
         """Take ``cost`` units if they fit, and return 0; else change nothing and return the wait, or ``NEVER``."""
         wait = self.check(now, cost)
@@ -151,11 +165,14 @@ def take_all(now: int, needs: Needs) -> Refusal | None:
 
 def take_distinct(now: int, needs: Needs) -> Refusal | None:
     """The same for needs of which no two are of one bucket."""
-    refusal = worst(now, needs, {})
-    if refusal is None:
-        for limit, cost in needs:
-            limit._spend(now, cost)  # noqa: SLF001 - the same module: what was checked is written
-    return refusal
+    if len(needs) == 1:
+        return None if needs[0][0].try_take(now, needs[0][1]) else worst(now, needs, {})
+    for limit, cost in needs:
+        if not limit.holds(now, cost):
+            return worst(now, needs, {})
+    for limit, cost in needs:
+        limit._spend(now, cost)  # noqa: SLF001 - the same module: what was checked is written
+    return None
 
 
 def merged(needs: Needs) -> Needs:

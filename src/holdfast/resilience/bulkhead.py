@@ -1,195 +1,212 @@
-"""
-At most so many at a time: a freed permit goes to whoever has waited longest, by the hand of the one who leaves.
+"""The bulkhead: so many calls at a time, a few more in the queue, and a limit that may find itself."""
 
-    WAITING ── granted ──> GRANTED ── its task runs ──> RUNNING ── leave ──> gone
-       │                      │
-       └ cancelled, timeout   └ cancelled: the permit goes to the next
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
-The permit is the waiter's own from the moment of the grant, before its task has run. So a newcomer cannot take it in
-between, and a cancellation in between gives it back.
-"""
+from holdfast.clock import NS
+from holdfast.errors import QueueFull
+from holdfast.resilience.aimd import Aimd
+from holdfast.resilience.circuit import Circuit, State, Why
+from holdfast.resilience.compartment import BulkheadRefused, BulkheadStats, Compartment, Permit
+from holdfast.resilience.deadline import remaining_s
+from holdfast.resilience.guards import WAIT, Attempt, Ending, Mode, Surroundings, Waits
+from holdfast.resilience.keys import Key, key_class
+from holdfast.resilience.table import KeyTable
 
-import asyncio
-from collections import deque
-from typing import Literal, NamedTuple
 
-Why = Literal["full", "timeout"]
-
-
-class BulkheadRefused(Exception):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adaptive:
     """
-    Nobody was let in, and nothing was kept.
+    A limit that a bulkhead finds by itself: see ``Aimd``.
 
     Attributes:
-        why: ``full`` where the queue had no place, ``timeout`` where no permit came free in time.
-        retry_after_ns: Always None: when somebody will leave is not known.
+        start: Limit to begin with.
+        min: Least limit, at least 1.
+        max: Greatest limit.
     """
 
-    retry_after_ns: None = None
+    start: int = 8
+    min: int = 1
+    max: int = 64
 
-    def __init__(self, why: Why) -> None:
-        super().__init__(why)
-        self.why = why
-
-
-class BulkheadStats(NamedTuple):
-    """
-    What a bulkhead is doing, and what it has done.
-
-    Attributes:
-        in_use: Permits held, those granted to a waiter that has not run yet among them.
-        queued: Callers waiting for a permit.
-        limit: Most permits that are granted. After it was lowered, ``in_use`` may be above it for a while.
-        max_queue: Most callers that may wait.
-        refused: Callers refused since the start, for either reason.
-        waited: Callers that got in after waiting.
-    """
-
-    in_use: int
-    queued: int
-    limit: int
-    max_queue: int
-    refused: int
-    waited: int
+    def __post_init__(self) -> None:
+        Aimd(self.min, self.max, self.start)
 
 
-class Permit:
-    """A place inside a bulkhead, until it is left."""
-
-    __slots__ = ("_inside",)
-
-    def __init__(self, inside: "Bulkhead") -> None:
-        self._inside: Bulkhead | None = inside
-
-
-class _Waiter(asyncio.Future[bool]):
-    """
-    Somebody in the queue: True once granted, False once out of time.
-
-    A cancellation is heard at once, not when the task runs next: until then the waiter would hold a place in the queue
-    that a newcomer is entitled to.
-    """
-
-    def __init__(self, queue: deque["_Waiter"], loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
-        self._queue = queue
-
-    def cancel(self, msg: object = None) -> bool:
-        stopped = super().cancel(msg)
-        if stopped:
-            self._queue.remove(self)
-        return stopped
-
-    def give_up(self) -> None:
-        if not self.done():
-            self._queue.remove(self)
-            self.set_result(False)
-
-
+@dataclass(frozen=True, slots=True)
 class Bulkhead:
     """
-    Lets at most ``limit`` in at a time; up to ``max_queue`` more wait, in order of arrival.
+    A bulkhead in a pipeline.
 
-    It belongs to one event loop. Nothing here awaits but ``enter``, and nothing that frees a permit does.
-
-    Args:
-        limit: Permits, at least 1.
-        max_queue: Callers that may wait; 0 means that nobody waits.
+    Attributes:
+        limit: Calls at a time, at least 1, or how to find out.
+        queue: Calls that may wait; 0: nobody waits.
+        max_wait_s: Seconds a call may wait.
+        key: Whose calls are counted together; None for everybody's.
+        mode: ``observe`` lets everybody in, and tells whom it would have refused or made wait.
     """
 
-    __slots__ = ("_in_use", "_limit", "_max_queue", "_queue", "_refused", "_waited")
+    limit: int | Adaptive
+    queue: int = 100
+    max_wait_s: float = 10.0
+    key: Key | None = None
+    mode: Mode = "enforce"
 
-    def __init__(self, limit: int, max_queue: int) -> None:
-        if max_queue < 0:
-            raise ValueError(f"bulkhead.max_queue must be >= 0, got {max_queue}")
-        self._max_queue = max_queue
-        self._queue: deque[_Waiter] = deque()
-        self._in_use = self._refused = self._waited = 0
-        self._limit = 0
-        self.resize(limit)
-
-    @property
-    def stats(self) -> BulkheadStats:
-        """What it is doing now, and has done since it was made."""
-        return BulkheadStats(self._in_use, len(self._queue), self._limit, self._max_queue, self._refused, self._waited)
+    def __post_init__(self) -> None:
+        Compartment(self.start, self.queue)
+        if self.max_wait_s < 0:
+            raise ValueError(f"bulkhead.max_wait_s must be >= 0, got {self.max_wait_s}")
 
     @property
-    def quiescent(self) -> bool:
-        """Nobody is inside and nobody waits: to forget this bulkhead would change nothing but its counts."""
-        return not self._in_use and not self._queue
+    def start(self) -> int:
+        """The limit to begin with."""
+        return self.limit.start if isinstance(self.limit, Adaptive) else self.limit
 
-    def enter_nowait(self) -> Permit:
-        """
-        Enter if there is room.
 
-        Raises:
-            BulkheadRefused: ``full``; nothing was changed.
-        """
-        # Where there is room nobody waits: every release drains the queue first.
-        if self._in_use >= self._limit:
-            self._refused += 1
-            raise BulkheadRefused("full")
-        self._in_use += 1
-        return Permit(self)
+class BulkheadView(NamedTuple):
+    """A bulkhead as an operator sees it: its name, the kind of its key, and what it is doing."""
 
-    async def enter(self, max_wait_s: float | None) -> Permit:
-        """
-        Enter, after waiting for at most ``max_wait_s`` seconds; 0 or less never waits, None waits for ever.
+    name: str
+    key_class: str
+    stats: BulkheadStats
 
-        Raises:
-            BulkheadRefused: ``full`` at once, or ``timeout``. No permit is held.
-        """
-        if self._in_use < self._limit:
-            self._in_use += 1
-            return Permit(self)
-        if len(self._queue) >= self._max_queue or (max_wait_s is not None and max_wait_s <= 0):
-            self._refused += 1
-            raise BulkheadRefused("full" if len(self._queue) >= self._max_queue else "timeout")
-        if not await self._turn(max_wait_s):
-            self._refused += 1
-            raise BulkheadRefused("timeout")
-        self._waited += 1
-        return Permit(self)
 
-    async def _turn(self, max_wait_s: float | None) -> bool:
-        loop = asyncio.get_running_loop()
-        waiter = _Waiter(self._queue, loop)
-        self._queue.append(waiter)
-        timer = None if max_wait_s is None else loop.call_later(max_wait_s, waiter.give_up)
+class _Kept:
+    __slots__ = ("aimd", "compartment", "name")
+
+    def __init__(self, name: str, compartment: Compartment, aimd: Aimd | None) -> None:
+        self.name = name
+        self.compartment = compartment
+        self.aimd = aimd
+
+
+Token = tuple[_Kept, Permit] | None
+
+
+class BulkheadGuard:
+    """The bulkhead of one pipeline."""
+
+    member = "bulkhead"
+
+    def __init__(self, policy: Bulkhead, around: Surroundings) -> None:
+        self._around = around
+        self._policy = policy
+        self._table = KeyTable[_Kept](self._make, self._quiescent, around.max_keys)
+
+    def enter(self, attempt: Attempt, now: int) -> Token | Waits:
+        """Enter if there is room."""
+        key = self._policy.key
+        kept = self._table.get(None if key is None else key(attempt.call), now)
+        permit = kept.compartment.try_enter()
+        return WAIT if permit is None else (kept, permit)
+
+    async def wait(self, attempt: Attempt) -> Token:
+        """Wait in the queue, for as long as the policy and the deadline allow."""
+        policy, clock = self._policy, self._around.clock
+        began, left_s = clock.now(), remaining_s(clock)
+        kept = self._table.get(None if policy.key is None else policy.key(attempt.call), began)
+        wait_s = policy.max_wait_s if left_s is None else min(policy.max_wait_s, max(0.0, left_s))
         try:
-            return await waiter
-        except BaseException:
-            # Cancelled, or the coroutine was closed: with a permit already granted, or still in the queue.
-            if not waiter.cancel() and not waiter.cancelled() and waiter.result():
-                self._free()
-            raise
-        finally:
-            if timer is not None:
-                timer.cancel()
+            permit = await kept.compartment.enter(0.0 if policy.mode == "observe" else wait_s)
+        except BulkheadRefused as refused:
+            self._refuse(attempt, kept, refused)
+            return None
+        waited_s = (clock.now() - began) / NS
+        self._around.tell(
+            "bulkhead.queued",
+            key_class(policy.key),
+            attempt.id,
+            attempt.number,
+            bulkhead=kept.name,
+            waited_s=waited_s,
+        )
+        return kept, permit
 
-    def leave(self, permit: Permit) -> None:
-        """Give the permit back. Never awaits, never raises; a second time, or to another bulkhead, does nothing."""
-        if permit._inside is self:  # noqa: SLF001 - a permit is opaque to everybody else
-            permit._inside = None  # noqa: SLF001 - a permit is opaque to everybody else
-            self._free()
+    def stands(self, attempt: Attempt, token: Token) -> bool:
+        """A place is kept until it is left."""
+        del attempt, token
+        return True
 
-    def resize(self, limit: int) -> None:
-        """
-        Let ``limit`` in from now on, at least 1. More lets waiters in at once; fewer waits until enough have left.
+    def leave(self, attempt: Attempt, token: Token, ending: Ending, now: int) -> None:
+        """Free the place, and let the limit learn from how it went."""
+        if token is None:
+            return
+        kept, permit = token
+        in_use = kept.compartment.in_use
+        kept.compartment.leave(permit)
+        if kept.aimd is None or ending.load == "none":
+            return
+        was = kept.compartment.limit
+        fine = ending.load == "ok"
+        limit = kept.aimd.succeeded(in_use) if fine else kept.aimd.overloaded(now, attempt.sent_ns)
+        self._resize(kept, was, limit, "succeeded" if fine else "overloaded")
 
-        Raises:
-            ValueError: for a limit below 1; nothing was changed.
-        """
-        if limit < 1:
-            raise ValueError(f"bulkhead.limit must be >= 1, got {limit}")
-        self._limit = limit
-        self._drain()
+    def moved(self, key: Hashable, circuit: Circuit, was: State, state: State, why: Why, now: int) -> None:  # noqa: ARG002 - what breakers tell
+        """A circuit moved: where it closed after a break, the limit of its key begins at the floor again."""
+        kept = self._table.find(key)
+        if why == "probes_ok" and kept is not None and kept.aimd is not None:
+            self._resize(kept, kept.compartment.limit, kept.aimd.restart(now), "slow_start")
 
-    def _free(self) -> None:
-        self._in_use -= 1
-        self._drain()
+    def reconfigure(self, policy: Bulkhead) -> None:
+        """Go on with other limits. One that finds itself begins where it is, within the new bounds."""
+        self._policy = policy
+        for _, kept in self._table.entries():
+            limit = policy.limit
+            if isinstance(limit, int):
+                kept.aimd = None
+            elif kept.aimd is None:
+                start = min(max(kept.compartment.limit, limit.min), limit.max)
+                kept.aimd = Aimd(limit.min, limit.max, start)
+            else:
+                kept.aimd.reconfigure(limit.min, limit.max)
+            kept.compartment.reconfigure(policy.start if kept.aimd is None else kept.aimd.limit, policy.queue)
 
-    def _drain(self) -> None:
-        while self._queue and self._in_use < self._limit:
-            self._in_use += 1
-            self._queue.popleft().set_result(True)
+    def views(self) -> Iterator[BulkheadView]:
+        """Every bulkhead there is, as an operator sees it."""
+        for _, kept in self._table.entries():
+            yield BulkheadView(kept.name, key_class(self._policy.key), kept.compartment.stats)
+
+    def _resize(self, kept: _Kept, was: int, limit: int, why: str) -> None:
+        if limit != was:
+            kept.compartment.resize(limit)
+            self._around.tell(
+                "adaptive.moved", key_class(self._policy.key), bulkhead=kept.name, was=was, limit=limit, reason=why
+            )
+
+    def _refuse(self, attempt: Attempt, kept: _Kept, refused: BulkheadRefused) -> None:
+        observed = self._policy.mode == "observe"
+        kind = key_class(self._policy.key)
+        self._around.tell(
+            "bulkhead.refused",
+            kind,
+            attempt.id,
+            attempt.number,
+            bulkhead=kept.name,
+            reason=refused.why,
+            observed=observed,
+        )
+        if observed:
+            return
+        stats = kept.compartment.stats
+        raise QueueFull(
+            f"{kept.name} is full: {stats.in_use} running, {stats.queued} waiting of at most {stats.max_queue}"
+            if refused.why == "full"
+            else f"{kept.name} is full: no place came free in time",
+            retry_after_s=1.0,
+            guard=self.member,
+            key_class=kind,
+            reason=refused.why,
+        )
+
+    def _make(self, key: Hashable) -> _Kept:
+        policy = self._policy
+        name = self._around.name if key is None or key == "" else f"{self._around.name}:{key}"
+        adaptive = policy.limit if isinstance(policy.limit, Adaptive) else None
+        aimd = None if adaptive is None else Aimd(adaptive.min, adaptive.max, adaptive.start)
+        return _Kept(name, Compartment(policy.start, policy.queue), aimd)
+
+    def _quiescent(self, kept: _Kept, _now: int) -> bool:
+        """Nobody is inside, and nothing was learned: a new one would do the same."""
+        learned = kept.aimd is not None and kept.aimd.limit != self._policy.start
+        return kept.compartment.quiescent and not learned

@@ -47,8 +47,10 @@ Outcome = Literal["ok", "fail", "none"]
 
 Trip = Literal["consecutive", "failure_ratio", "slow_ratio", "probe_failed", "probe_slow", "probe_lost"]
 Why = Literal[Trip, "break_over", "probes_ok", "adopted", "force_open", "disable", "reset"]
+_ORDERS = frozenset({"force_open", "disable", "reset"})
+
 Moved = Callable[[State, State, Why, int], object]
-"""Called as ``moved(from_, to, why, now)``, after the change."""
+"""Called as ``moved(from_, to, why, now)``, after the change; and after an order, even if it changed nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,7 +341,7 @@ class Circuit:
 
     def _tell(self, was: State, why: Why, now: int) -> None:
         # Last in every change: `moved` may call back, and must find the change complete.
-        if self.moved is None or self._kind is was:
+        if self.moved is None or (self._kind is was and why not in _ORDERS):
             return
         try:
             self.moved(was, self._kind, why, now)

@@ -114,11 +114,6 @@ class Compartment:
         return BulkheadStats(self._in_use, len(self._queue), self._limit, self._max_queue, self._refused, self._waited)
 
     @property
-    def room(self) -> bool:
-        """Whether somebody may enter at once. Where there is room nobody waits: every release drains the queue."""
-        return self._in_use < self._limit
-
-    @property
     def in_use(self) -> int:
         """Permits held."""
         return self._in_use
@@ -132,6 +127,13 @@ class Compartment:
     def quiescent(self) -> bool:
         """Nobody is inside and nobody waits: to forget this bulkhead would change nothing but its counts."""
         return not self._in_use and not self._queue
+
+    def try_enter(self) -> Permit | None:
+        """Enter if there is room; None, and no refusal counted, where there is not. Room is only while nobody waits."""
+        if self._in_use >= self._limit:
+            return None
+        self._in_use += 1
+        return Permit(self)
 
     def enter_nowait(self) -> Permit:
         """

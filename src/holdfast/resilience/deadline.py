@@ -28,12 +28,13 @@ class within:  # noqa: N801 - reads as a word: `async with within(clock, 30, err
     """
     Run the block for at most ``seconds``, or for what is left of the deadline around it if that is less.
 
-    The block is stopped at that time or up to 10 ms later, never before.
+    The block is stopped at that time or up to 10 ms later, never before. ``with`` and ``async with`` do the same.
 
     Args:
         clock: The clock deadlines are kept on.
         seconds: How long the block may take; 0 or less refuses it at once.
         error: Makes the error to raise. The block was cancelled where it stood.
+        wheel: The running loop's, where somebody has it at hand; None, or another loop's, has it looked for.
 
     Raises:
         TimedOut: whatever ``error`` makes. Before the block where no time was left: nothing was started. Where it was
@@ -45,18 +46,23 @@ class within:  # noqa: N801 - reads as a word: `async with within(clock, 30, err
         fuse: What stops the block; None where the deadline around it does, and outside the block.
     """
 
-    __slots__ = ("_clock", "_outer", "_seconds", "at", "error", "fuse")
+    __slots__ = ("_clock", "_outer", "_seconds", "_wheel", "at", "error", "fuse")
 
-    def __init__(self, clock: Clock, seconds: float, error: Callable[[], TimedOut]) -> None:
+    def __init__(self, clock: Clock, seconds: float, error: Callable[[], TimedOut], wheel: Wheel | None = None) -> None:
         self._clock = clock
+        self._wheel = wheel
         self._seconds = seconds
         self._outer: within | None = None
         self.at = 0
         self.error = error
         self.fuse: Fuse | None = None
 
-    async def __aenter__(self) -> None:
-        clock, task, outer = self._clock, asyncio.current_task(), _ambient.get()
+    def __enter__(self) -> None:
+        clock, wheel, outer = self._clock, self._wheel, _ambient.get()
+        task = None if wheel is None else asyncio.current_task(wheel.loop)
+        if wheel is None or task is None:
+            wheel = Wheel.of(asyncio.get_running_loop(), clock)
+            task = asyncio.current_task(wheel.loop)
         if task is None:
             raise RuntimeError("`within` stops the task it is entered in, and this is none")
         now = clock.now()
@@ -73,9 +79,9 @@ class within:  # noqa: N801 - reads as a word: `async with within(clock, 30, err
             # The deadline stops its own task, which may have left this one behind: shielded, or awaited by nobody.
             at = max(at, outer.at + _GRACE_NS)
         self._outer = outer
-        self.fuse = Wheel.of(task.get_loop(), clock).light(task, at)
+        self.fuse = wheel.light(task, at)
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         fuse, self.fuse = self.fuse, None
@@ -84,6 +90,14 @@ class within:  # noqa: N801 - reads as a word: `async with within(clock, 30, err
         _ambient.set(self._outer)
         if fuse.out(error):
             raise self.error() from error
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
 
 
 _ambient: ContextVar[within | None] = ContextVar("holdfast_deadline", default=None)

@@ -1,189 +1,309 @@
-"""
-At most so many units in a time, exactly, over several limits at once.
+"""The rate limit: what a call needs of several limits, taken together or not at all, after waiting if need be."""
 
-A limit is one integer: when it will be full again, in nanoseconds times the units of its rate, so that nothing is
-rounded away. ``Limit`` and ``take_all`` decide and are told the time; ``rate_queue`` waits.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from holdfast.clock import NS
+from holdfast.errors import RateLimited
+from holdfast.resilience.bucket import Bucket, Quota, take_distinct
+from holdfast.resilience.classify import FailureClass
+from holdfast.resilience.deadline import remaining_s
+from holdfast.resilience.gate import Gates
+from holdfast.resilience.guards import WAIT, Attempt, Ending, Mode, Surroundings, Waits
+from holdfast.resilience.keys import Call, Key, key_class, per
+from holdfast.resilience.rate_queue import RateQueue, RateRefused
+from holdfast.resilience.share import Share
+from holdfast.resilience.table import KeyTable
 
-NEVER = -1
-"""The wait for more units than a limit ever holds."""
+BY = " by "
+"""Between what a bucket counts and whose it is, in its name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Quota:
+class Limit:
     """
-    ``num`` units per ``den_ns`` nanoseconds.
+    One limit of a ``Rate``.
 
     Attributes:
-        num: Units, at least 1.
-        den_ns: The time they come in, at least 1. One unit in two seconds is ``Quota(1, 2 * NS, 1)``.
-        burst: Units held when nothing was taken for long, at least 1.
+        name: What it counts: a call takes one unit, or what ``Call.costs`` says under this name.
+        quota: How many units in what time, as ``per.minute(60)``.
+        key: Whose units they are; None where everybody shares them.
+        special: Keys that have quotas of their own.
     """
 
+    name: str
+    quota: Quota
+    key: Key | None = None
+    special: Mapping[Hashable, Quota] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Rate:
+    """
+    Rate limits in a pipeline.
+
+    Attributes:
+        limits: Taken together or not at all. No two may have both name and key in common.
+        max_wait_s: Seconds a call may wait for its turn; 0 refuses at once.
+        max_queue: Calls that may wait for one limit.
+        gate: For whom nothing is sent until the time a target named in a 429; None to leave that to retries.
+        resume_per_s: Calls in the first second after that time, at least 1; twice as many in each further one.
+        share: Where several processes keep the limits together; None for this process alone.
+        mode: ``observe`` lets everybody through, and tells whom it would have refused or made wait.
+    """
+
+    limits: tuple[Limit, ...]
+    max_wait_s: float
+    max_queue: int
+    gate: Key | None
+    resume_per_s: int
+    share: Share | None
+    mode: Mode
+
+    def __init__(
+        self,
+        *limits: Limit,
+        max_wait_s: float = 20.0,
+        max_queue: int = 1_000,
+        gate: Key | None = per.target,
+        resume_per_s: int = 20,
+        share: Share | None = None,
+        mode: Mode = "enforce",
+    ) -> None:
+        if len({(limit.name, limit.key) for limit in limits}) < len(limits):
+            raise ValueError("rate.limits must differ in name or key")
+        if share is not None and len({(limit.name, key_class(limit.key)) for limit in limits}) < len(limits):
+            raise ValueError("rate.limits that are shared must differ in name, or in the name of their key")
+        if max_wait_s < 0:
+            raise ValueError(f"rate.max_wait_s must be >= 0, got {max_wait_s}")
+        if resume_per_s < 1:
+            raise ValueError(f"rate.resume_per_s must be >= 1, got {resume_per_s}")
+        given = (limits, max_wait_s, max_queue, gate, resume_per_s, share, mode)
+        for name, value in zip(self.__slots__, given, strict=True):
+            object.__setattr__(self, name, value)
+
+
+class LimitView(NamedTuple):
+    """
+    A limit as an operator sees it.
+
+    Attributes:
+        name: What it counts.
+        key_class: What kind of key it is by.
+        num, den_s, burst: The quota: ``num`` units in ``den_s`` seconds, and how many are saved up at most.
+        keys: How many keys it is kept for.
+        exhausted: For how many of them nothing is left now.
+        queued: Calls that wait for it.
+    """
+
+    name: str
+    key_class: str
     num: int
-    den_ns: int
+    den_s: float
     burst: int
-
-    def __post_init__(self) -> None:
-        for name, value in (("num", self.num), ("den_ns", self.den_ns), ("burst", self.burst)):
-            if value < 1:
-                raise ValueError(f"quota.{name} must be >= 1, got {value}")
+    keys: int
+    exhausted: int
+    queued: int
 
 
-class per:  # noqa: N801 - reads as a word: `per.minute(60)`
-    """Quotas in words. ``burst`` is ``n`` where it is not given."""
+class _Kept:
+    """A limit and its buckets, with what every call looks at in reach."""
 
-    @staticmethod
-    def second(n: int, burst: int | None = None) -> Quota:
-        """``n`` units in each second."""
-        return Quota(n, NS, n if burst is None else burst)
+    __slots__ = ("get", "key", "limit", "name", "table")
 
-    @staticmethod
-    def minute(n: int, burst: int | None = None) -> Quota:
-        """``n`` units in each minute."""
-        return Quota(n, 60 * NS, n if burst is None else burst)
+    def __init__(self, limit: Limit, table: KeyTable[Bucket]) -> None:
+        self.limit = limit
+        self.table = table
+        self.name = limit.name
+        self.key = limit.key
+        self.get = table.get
 
 
-class Limit:
-    """What is left of a quota, under a name that refusals tell. Times are nanoseconds of one clock, never negative."""
+Taken = list[tuple[Bucket, int]]
 
-    __slots__ = ("_burst", "_den", "_floor", "_full_at", "_gate_at", "_num", "_room", "_tat", "name")
 
-    def __init__(self, name: str, quota: Quota) -> None:
-        self.name = name
-        self._tat = 0
-        # What the server said, which no refund goes below: as an integer like _tat, and as the moments it named.
-        self._floor = self._gate_at = self._full_at = 0
-        self._set(quota)
+class RateGuard:
+    """The rate limits of one pipeline. What an attempt holds is the buckets it took from, and how much."""
 
-    def _set(self, quota: Quota) -> None:
-        self._num, self._den, self._burst = quota.num, quota.den_ns, quota.burst
-        self._room = quota.burst * quota.den_ns
+    member = "rate"
 
-    def free(self, now: int) -> int:
-        """Whole units that could be taken now; negative where more was charged than there was."""
-        return (self._room - max(0, self._tat - now * self._num)) // self._den
+    def __init__(self, policy: Rate, around: Surroundings) -> None:
+        self._around = around
+        self._policy = policy
+        self._kept = tuple(_Kept(limit, self._table(at)) for at, limit in enumerate(policy.limits))
+        self._queue = RateQueue(around.clock, policy.max_queue)
+        self._gates = Gates(
+            f"calls{BY}{key_class(policy.gate)}", around.clock, policy.resume_per_s, self._queue.changed
+        )
 
-    def quiescent(self, now: int) -> bool:
-        """It is full: to forget this limit would change nothing."""
-        return self._tat <= now * self._num
+    def enter(self, attempt: Attempt, now: int) -> Taken | Waits:
+        """Take everything at once, if it fits and nobody waits before."""
+        needs = self._needs(attempt.call, now)
+        refusal = self._queue.take_nowait(needs) if self._queue.lines else take_distinct(now, needs)
+        return needs if refusal is None else WAIT
 
-    def check(self, now: int, cost: int = 1, ahead: int = 0) -> int:
-        """The exact wait in nanoseconds until ``cost`` units fit behind ``ahead`` others: 0 for now, or ``NEVER``."""
-        _whole(cost)
-        snow, tat = now * self._num, self._tat
-        excess = max(snow, tat) + (cost + ahead) * self._den - self._room - snow
-        if cost > self._burst:
-            return NEVER
-        return max(0, -(-excess // self._num))
+    async def wait(self, attempt: Attempt) -> Any:
+        """Wait in the queue of the limit that blocks, for as long as the policy and the deadline allow."""
+        return await self._queue_for(attempt, self._needs(attempt.call, self._around.clock.now()))
 
-    def take(self, now: int, cost: int = 1) -> int:
-        """Take ``cost`` units if they fit, and return 0; else change nothing and return the wait, or ``NEVER``."""
-        wait = self.check(now, cost)
-        if not wait:
-            self._spend(now, cost)
-        return wait
+    def stands(self, attempt: Attempt, token: Any) -> bool:
+        """Whether the target has not asked to be left alone since; if so, the time it named has to come first."""
+        del token
+        key, now = self._policy.gate, self._around.clock.now()
+        return key is None or self._policy.mode == "observe" or not self._gates.closed(key(attempt.call), now)
 
-    def _spend(self, now: int, cost: int) -> None:
-        snow, tat = now * self._num, self._tat
-        self._tat = max(snow, tat) + cost * self._den
+    def leave(self, attempt: Attempt, token: Taken, ending: Ending, now: int) -> None:
+        """Give back what an attempt that was never made has taken, and shut the gate where the target asked for it."""
+        del now
+        if not ending.ran:
+            self._queue.refund(token)
+        failure = ending.failure
+        if failure is not None and failure.kind is FailureClass.RATE_LIMITED and failure.retry_after_s is not None:
+            self._shut(attempt, failure.retry_after_s)
 
-    def refund(self, cost: int = 1) -> None:
-        """Give back ``cost`` units that were taken and not used. It never lifts what the server said."""
-        _whole(cost)
-        self._tat = max(self._tat - cost * self._den, self._floor)
-
-    def charge(self, now: int, cost: int) -> None:
-        """Take ``cost`` units that were used already, whether they fit or not. What is missing is waited for."""
-        _whole(cost)
-        self._spend(now, cost)
-
-    def gate(self, at: int) -> None:
-        """Admit nothing before ``at``, as the server asked. Then one unit is free, and the rest come at the rate."""
-        self._gate_at = max(self._gate_at, at)
-        self._tighten(at * self._num + self._room - self._den)
-
-    def observe(self, now: int, remaining: int, reset_at: int) -> None:
-        """Believe a server that says ``remaining`` units are left, all of them back at ``reset_at``, if it is less."""
-        if remaining < self._burst:
-            self._tighten(now * self._num + (self._burst - max(0, remaining)) * self._den)
-        if remaining <= 0:
-            self._full_at = max(self._full_at, reset_at)
-            self._tighten(reset_at * self._num)
-
-    def reconfigure(self, now: int, quota: Quota) -> None:
+    def adjust(self, attempt: Attempt, token: Taken, used: Mapping[str, int]) -> None:
         """
-        Go on with another quota, owing the same units, up to its burst. A moment the server named stays that moment.
+        Say what was really used of limits, by their names: the rest is given back, or what is missing is owed.
 
-        What is owed is rounded up to what the new rate can tell apart, by less than a nanosecond.
+        What is said later replaces what was said before.
+
+        Raises:
+            ValueError: no limit has this name; nothing was changed.
         """
-        owed = max(0, self._tat - now * self._num)
-        said = max(0, self._floor - now * self._num)
-        old = self._den
-        self._set(quota)
-        snow = now * self._num
-        self._tat = snow + min(-(-owed * self._den // old), self._room)
-        self._floor = snow + min(-(-said * self._den // old), self._room) if said else 0
-        if self._gate_at > now:
-            self.gate(self._gate_at)
-        self._tighten(self._full_at * self._num)
+        self._check_names(used)
+        now, back = self._around.clock.now(), []
+        for at, (kept, (bucket, cost)) in enumerate(zip(self._kept, token, strict=False)):
+            extra = used.get(kept.limit.name, cost) - cost
+            token[at] = bucket, cost + extra
+            if extra > 0:
+                # By key: a bucket that was full again may have been dropped since.
+                _bucket(kept, attempt.call, now).charge(now, extra)
+            elif extra < 0:
+                back.append((bucket, -extra))
+        self._queue.refund(back)
 
-    def _tighten(self, tat: int) -> None:
-        self._floor = max(self._floor, tat)
-        self._tat = max(self._tat, tat)
+    def reconfigure(self, policy: Rate) -> None:
+        """
+        Go on with other quotas; what was taken stays taken.
 
+        Raises:
+            ValueError: the limits are others, by name or key, or kept elsewhere. Nothing was changed.
+        """
+        if [(new.name, new.key) for new in policy.limits] != [(old.limit.name, old.limit.key) for old in self._kept]:
+            raise ValueError("rate.limits must keep their names and keys; make a new pipeline for others")
+        if policy.share is not self._policy.share:
+            raise ValueError("rate.share must stay the same; make a new pipeline for another")
+        self._policy = policy
+        self._queue.max_queue = policy.max_queue
+        self._gates.resume_per_s = policy.resume_per_s
+        self._kept = tuple(_Kept(new, old.table) for new, old in zip(policy.limits, self._kept, strict=True))
+        self._requota()
 
-def _whole(cost: int) -> None:
-    if cost < 0:
-        raise ValueError(f"cost must be >= 0, got {cost}")
+    def views(self, now: int) -> Iterator[LimitView]:
+        """Every limit, as an operator sees it."""
+        for limit, table in self._limits():
+            buckets = [bucket for _, bucket in table.entries()]
+            yield LimitView(
+                limit.name,
+                key_class(limit.key),
+                limit.quota.num,
+                limit.quota.den_ns / NS,
+                limit.quota.burst,
+                len(buckets),
+                sum(bucket.free(now) < 1 for bucket in buckets),
+                sum(self._queue.queued(bucket) for bucket in buckets),
+            )
 
+    def _limits(self) -> Iterator[tuple[Limit, KeyTable[Bucket]]]:
+        return ((kept.limit, kept.table) for kept in self._kept)
 
-Needs = Sequence[tuple[Limit, int]]
-"""What one call takes: units of several limits, together or not at all."""
+    def _quota(self, limit: Limit, key: Hashable) -> Quota:
+        return limit.special.get(key, limit.quota)
 
+    def _requota(self) -> None:
+        now = self._around.clock.now()
+        for limit, table in self._limits():
+            for key, bucket in table.entries():
+                bucket.reconfigure(now, self._quota(limit, key))
+                self._queue.changed(bucket)
 
-class Refusal(NamedTuple):
-    """The limit that makes a caller wait longest, and the exact wait in nanoseconds, or ``NEVER``."""
+    def _needs(self, call: Call, now: int) -> Taken:
+        costs, needs = call.costs, []
+        for kept in self._kept:
+            key = kept.key
+            needs.append((kept.get(None if key is None else key(call), now), costs.get(kept.name, 1) if costs else 1))
+        return needs + self._gate(call) if self._gates.live else needs
 
-    limit: Limit
-    wait_ns: int
+    def _gate(self, call: Call) -> Taken:
+        key = self._policy.gate
+        gate = None if key is None else self._gates.bucket(key(call))
+        return [] if gate is None else [(gate, 1)]
 
-
-def take_all(now: int, needs: Needs) -> Refusal | None:
-    """Take everything in ``needs``, or nothing and say which limit refused. All are checked before any is written."""
-    needs = merged(needs)
-    refusal = worst(now, needs, {})
-    if refusal is None:
-        for limit, cost in needs:
-            limit._spend(now, cost)  # noqa: SLF001 - the same module: what was checked is written
-    return refusal
-
-
-def merged(needs: Needs) -> Needs:
-    """Add up what is asked of one limit, which two keys may share: each part could fit where the sum does not."""
-    if len(needs) < 2 or len({limit for limit, _ in needs}) == len(needs):
+    async def _queue_for(self, attempt: Attempt, needs: Taken) -> Taken:
+        began = self._around.clock.now()
+        try:
+            await self._queue.take(needs, self._patience_s())
+        except RateRefused as refused:
+            self._refuse(attempt, refused.limit.name, refused.why, refused.retry_after_ns)
+            return []
+        waited_s = (self._around.clock.now() - began) / NS
+        self._around.tell("rate.waited", "all", attempt.id, attempt.number, waited_s=waited_s)
         return needs
-    total: dict[Limit, int] = {}
-    for limit, cost in needs:
-        _whole(cost)
-        total[limit] = total.get(limit, 0) + cost
-    return tuple(total.items())
+
+    def _patience_s(self) -> float:
+        if self._policy.mode == "observe":
+            return 0.0
+        left_s = remaining_s(self._around.clock)
+        return self._policy.max_wait_s if left_s is None else min(self._policy.max_wait_s, max(0.0, left_s))
+
+    def _refuse(self, attempt: Attempt, name: str, why: str, wait_ns: int | None) -> None:
+        """Refuse, or only tell that one would have."""
+        observed = self._policy.mode == "observe"
+        kind = name.rpartition(BY)[2]
+        wait_s = None if wait_ns is None else wait_ns / NS
+        self._around.tell(
+            "rate.refused",
+            kind,
+            attempt.id,
+            attempt.number,
+            limit=name.rpartition(BY)[0],
+            reason=why,
+            retry_after_s=wait_s,
+            observed=observed,
+        )
+        if observed:
+            return
+        again = "it asks for more than the limit ever holds" if wait_s is None else f"try again in {wait_s:.3g} s"
+        raise RateLimited(
+            f"the limit on {name} of {self._around.name} is used up: {again}",
+            retry_after_s=wait_s,
+            guard=self.member,
+            key_class=kind,
+            reason=why,
+        )
+
+    def _shut(self, attempt: Attempt, seconds: float) -> None:
+        key = self._policy.gate
+        if key is not None:
+            self._gates.shut(key(attempt.call), seconds)
+            self._around.tell("rate.gated", key_class(key), attempt.id, attempt.number, retry_after_s=seconds)
+
+    def _check_names(self, used: Mapping[str, int]) -> None:
+        if unknown := used.keys() - {kept.limit.name for kept in self._kept}:
+            raise ValueError(f"no limit is called {', '.join(sorted(unknown))}")
+
+    def _table(self, at: int) -> KeyTable[Bucket]:
+        def make(key: Hashable) -> Bucket:
+            limit = self._kept[at].limit
+            return Bucket(f"{limit.name}{BY}{key_class(limit.key)}", self._quota(limit, key))
+
+        def quiescent(bucket: Bucket, now: int) -> bool:
+            # It is full before its queue's timer rings: who waits there would be let in beside those of a new one.
+            return bucket.quiescent(now) and not self._queue.queued(bucket)
+
+        return KeyTable(make, quiescent, self._around.max_keys)
 
 
-def worst(now: int, needs: Needs, ahead: Mapping[Limit, int]) -> Refusal | None:
-    """The limit that makes one wait longest, with ``ahead`` units of each wanted before; None where all of it fits."""
-    slowest: Limit | None = None
-    longest = 0
-    for limit, cost in needs:
-        wait = limit.check(now, cost, ahead.get(limit, 0))
-        if wait == NEVER:
-            return Refusal(limit, NEVER)
-        if wait > longest:
-            slowest, longest = limit, wait
-    return None if slowest is None else Refusal(slowest, longest)
+def _bucket(kept: _Kept, call: Call, now: int) -> Bucket:
+    return kept.get(None if kept.key is None else kept.key(call), now)

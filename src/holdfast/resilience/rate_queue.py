@@ -67,6 +67,9 @@ class RateQueue:
     """
     Waits for several limits at once, first come first served at each. It belongs to one event loop.
 
+    Attributes:
+        lines: Who waits, by what for; empty where nobody does.
+
     Args:
         clock: Where the time comes from.
         max_queue: Callers that may wait for one limit; 0: nobody waits. Who is moved from another queue is let in.
@@ -80,16 +83,11 @@ class RateQueue:
             raise ValueError(f"rate.max_queue must be >= 0, got {max_queue}")
         self._clock = clock
         self.max_queue = max_queue
-        self._lines: dict[Bucket, _Line] = {}
-
-    @property
-    def busy(self) -> bool:
-        """Whether anybody waits for anything."""
-        return bool(self._lines)
+        self.lines: dict[Bucket, _Line] = {}
 
     def queued(self, limit: Bucket) -> int:
         """Callers that wait for this limit."""
-        line = self._lines.get(limit)
+        line = self.lines.get(limit)
         return 0 if line is None else len(line.waiters)
 
     def take_nowait(self, needs: Needs) -> Refusal | None:
@@ -150,7 +148,7 @@ class RateQueue:
             self.changed(limit)
 
     def _try(self, now: int, needs: Needs) -> Refusal | None:
-        if self._lines:
+        if self.lines:
             for limit, _ in needs:
                 self._drain(limit, now)
             if refusal := worst(now, needs, self._ahead(needs)):
@@ -158,11 +156,11 @@ class RateQueue:
         return take_all(now, needs)
 
     def _ahead(self, needs: Needs) -> dict[Bucket, int]:
-        return {limit: self._lines[limit].units for limit, _ in needs if limit in self._lines}
+        return {limit: self.lines[limit].units for limit, _ in needs if limit in self.lines}
 
     def _stand(self, waiter: _Waiter, refusal: Refusal, now: int) -> None:
         limit = refusal.limit
-        line = self._lines.setdefault(limit, _Line(waiter.get_loop()))
+        line = self.lines.setdefault(limit, _Line(waiter.get_loop()))
         line.waiters.append(waiter)
         line.units += dict(waiter.needs)[limit]
         waiter.limit = limit
@@ -170,14 +168,14 @@ class RateQueue:
             self._arm(line, limit, now, refusal.wait_ns)
 
     def _step_out(self, waiter: _Waiter, limit: Bucket) -> None:
-        line = self._lines[limit]
+        line = self.lines[limit]
         line.waiters.remove(waiter)
         line.units -= dict(waiter.needs)[limit]
         waiter.limit = None
 
     def _drain(self, limit: Bucket, now: int) -> None:
         """Grant the head while it fits in all its limits; where another one blocks it, it goes to stand there."""
-        line = self._lines.get(limit)
+        line = self.lines.get(limit)
         if line is None:
             return
         while line.waiters:
@@ -195,7 +193,7 @@ class RateQueue:
                 self._stand(head, refusal, now)
         if line.timer is not None:
             line.timer.cancel()
-        del self._lines[limit]
+        del self.lines[limit]
 
     def _arm(self, line: _Line, limit: Bucket, now: int, wait_ns: int) -> None:
         if line.timer is not None:

@@ -106,6 +106,8 @@ class RetryBudget:
 
     def deposit(self, now: int) -> None:
         """A first attempt was made."""
+        if self._level == self._cap:
+            return  # Time alone changes nothing either, until something is withdrawn.
         self._accrue(now)
         self._level = min(self._cap, self._level + self._ratio)
 

@@ -74,12 +74,17 @@ class Fuse:
 
 
 class Wheel:
-    """The fuses of one event loop on one clock. Get it with ``Wheel.of``, inside the loop."""
+    """
+    The fuses of one event loop on one clock. Get it with ``Wheel.of``, inside the loop.
 
-    __slots__ = ("_ahead", "_clock", "_context", "_due", "_loop", "_room", "_slots", "_timer")
+    Attributes:
+        loop: Whose tasks it stops.
+    """
+
+    __slots__ = ("_ahead", "_clock", "_context", "_due", "_room", "_slots", "_timer", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
-        self._loop = loop
+        self.loop = loop
         self._clock = clock
         # The timer is shared: it may neither keep alive nor speak in the context of whoever happened to start it.
         self._context = Context()
@@ -138,7 +143,7 @@ class Wheel:
             self._timer.cancel()
         self._due = number
         left = max(number * SLOT_NS - self._clock.now(), least_ns)
-        self._timer = self._loop.call_later(left / NS, self._turn, context=self._context)
+        self._timer = self.loop.call_later(left / NS, self._turn, context=self._context)
 
     def _turn(self) -> None:
         """Blow what is due, and wait for the next slot that holds a fuse, if any does."""
@@ -153,4 +158,4 @@ class Wheel:
             del self._slots[heappop(self._ahead)]
             for fuse in slot:
                 # One step each: what goes wrong in stopping a task is not the next one's trouble.
-                self._loop.call_soon(fuse.blow, context=self._context)
+                self.loop.call_soon(fuse.blow, context=self._context)
