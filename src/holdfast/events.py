@@ -105,6 +105,14 @@ class ModelFinished(Event, frozen=True, kw_only=True):
     error: str | None = None
 
 
+class FallbackUsed(Event, frozen=True, kw_only=True):
+    """Another model answered than was meant to. ``because`` is the class of failure, or the code of the refusal."""
+
+    name: ClassVar[str] = "fallback.used"
+    via: str
+    because: str
+
+
 class ToolStarted(Event, frozen=True, kw_only=True):
     """A tool is about to run. ``args`` is JSON."""
 
@@ -146,6 +154,7 @@ EVERY_EVENT: tuple[type[Event], ...] = (
     ModelStarted,
     TextDelta,
     ModelFinished,
+    FallbackUsed,
     ToolStarted,
     ToolFinished,
     TurnEnded,

@@ -9,7 +9,8 @@ The composition root: picks the concrete parts, joins them, and owns their start
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -22,16 +23,18 @@ from holdfast._version import __version__
 from holdfast.adapters import HoldfastCapability, PydanticAgent, adapt, load_agent
 from holdfast.agents.assistant import NAME as ASSISTANT
 from holdfast.agents.assistant import build_assistant
-from holdfast.agents.models import build_model, choose_model, settings_of
+from holdfast.agents.models import build_fallbacks, build_model, choose_model, settings_of
 from holdfast.clock import Clock, token_hex
 from holdfast.config import Settings, load
+from holdfast.coord import open_coord
+from holdfast.coord.spec import CoordSpec
 from holdfast.errors import HoldfastError, Misconfigured, NotFound, TurnCancelled
 from holdfast.events import Event, Observer, TurnIds
-from holdfast.guard import Guard
+from holdfast.guard import Guard, Policies, Sharing
 from holdfast.lifecycle import Check, Drain, Health, Phase
-from holdfast.resilience import Turnstile
+from holdfast.resilience import Notice, Turnstile
 from holdfast.store import open_store
-from holdfast.telemetry import Metrics, log_failure, log_turns
+from holdfast.telemetry import Metrics, log_failure, log_notice, log_turns
 from holdfast.tools import standard_tools
 from holdfast.turn import Agent, Answer, Ask, Parts, Turn, turn, unserved_turn
 
@@ -49,7 +52,7 @@ class Holdfast:
         agents: What is served, by name.
         default_agent: The name of the one that answers where a caller names none.
         model: The name of the model behind the assistant and ``turn.model``.
-        store, metrics, health, drain, places: The parts, for the server to use.
+        store, metrics, health, drain, places, policies: The parts, for the server to use.
 
     Raises:
         Misconfigured: the settings name a model or an agent that cannot be had.
@@ -65,17 +68,25 @@ class Holdfast:
         self.store = open_store(settings.store)
         self.places = Turnstile()
         self.drain = Drain(settings.shutdown, self.clock)
-        self.health = Health(self.clock, (Check("store", self._ask_store),))
+        self._sharing = _sharing(settings.coord, self.clock)
+        checks = [Check("store", self._ask_store)]
+        if self._sharing is not None:
+            checks.append(Check("coord", self._sharing.ask, on_failure="degraded"))
+        self.health = Health(self.clock, tuple(checks))
+        self.policies = Policies(settings.resilience, self.clock, self._tell, self._sharing)
         model, sent_with = build_model(settings.llm, environ, settings.resilience.model_s), settings_of(settings.llm)
-        self._plain = PydanticAgent(PydanticAIAgent(model, name="model", model_settings=sent_with), "model")
+        self._fallbacks = build_fallbacks(settings.llm, environ, settings.resilience.model_s)
+        plain = PydanticAIAgent(model, name="model", model_settings=sent_with)
+        self._plain = PydanticAgent(plain, "model", self._fallbacks)
         tools = standard_tools(settings.tools, self.clock)
         assistant = build_assistant(model, sent_with, tools, settings.agent.instructions)
         self.agents: dict[str, Agent] = {}
         self.default_agent = ASSISTANT
         for target in settings.agent.targets:
             self._serve(load_agent(target, self._ask_model))
-        self._serve(PydanticAgent(assistant, ASSISTANT))
+        self._serve(PydanticAgent(assistant, ASSISTANT, self._fallbacks))
         self.metrics = Metrics(__version__, self.agents)
+        self.metrics.policies.watch(self._circuits, self._bulkheads)
         self._observers: tuple[Observer, ...] = (log_turns, self.metrics.observe)
         self._tasks: asyncio.TaskGroup | None = None
         self._open = AsyncExitStack()
@@ -115,11 +126,15 @@ class Holdfast:
         Open the store and the agents, and take turns from now on.
 
         Raises:
-            Misconfigured: the store cannot be used. What was opened is closed again.
+            Misconfigured: the store, or the coord, cannot be used. What was opened is closed again.
         """
         async with AsyncExitStack() as opening:
             await self.store.open()
             opening.push_async_callback(self.store.close)
+            if self._sharing is not None:
+                await opening.enter_async_context(self._sharing.joined(self.policies.pipelines))
+            for model in self._fallbacks:
+                await opening.enter_async_context(model)
             await opening.enter_async_context(self._plain)
             for agent in self.agents.values():
                 await opening.enter_async_context(agent)
@@ -167,22 +182,22 @@ class Holdfast:
         async def begin(agent: str) -> AsyncIterator[Guard]:
             ids = TurnIds(session_id="", turn_id=token_hex(8), trace_id=token_hex(16), agent=agent)
             with bound_contextvars(**ids._asdict()):
-                async with unserved_turn(ids, self.settings.resilience, self.clock, self._observed()) as guard:
+                async with unserved_turn(ids, self.policies, self._observed()) as guard:
                     yield guard
 
         return HoldfastCapability(begin)
 
     async def _run(self, ask: Ask, agent: Agent, watch: Sequence[Observer], answer: asyncio.Future[Answer]) -> None:
         parts = Parts(
-            self.settings.resilience,
-            self.clock,
+            self.policies,
             self.store,
             self.places,
             self.settings.server.session_wait_s,
             self.settings.agent.history_tokens,
         )
         try:
-            ended = await turn(ask, agent, parts, self._observed(watch))
+            async with self.policies.admit(ask.principal, ask.priority):
+                ended = await turn(ask, agent, parts, self._observed(watch))
         except asyncio.CancelledError:
             if not answer.done():
                 answer.set_exception(TurnCancelled())
@@ -195,6 +210,23 @@ class Holdfast:
         else:
             if not answer.done():
                 answer.set_result(ended)
+
+    def _tell(self, notice: Notice) -> None:
+        """What policies tell, for the metrics and the log."""
+        self.metrics.policies.told(notice.name, notice.pipeline, notice.key_class, notice.facts)
+        log_notice(notice.name, notice.pipeline, notice.key_class, notice.facts)
+
+    def _circuits(self) -> Iterator[tuple[str, str]]:
+        now = self.clock.now()
+        for pipeline in self.policies.pipelines:
+            if pipeline.breaker is not None:
+                yield from ((view.name, view.state.value) for view in pipeline.breaker.views(now))
+
+    def _bulkheads(self) -> Iterator[tuple[str, int, int, int, int]]:
+        for pipeline in self.policies.pipelines:
+            if pipeline.bulkhead is not None:
+                for name, _, stats in pipeline.bulkhead.views():
+                    yield name, stats.queued, stats.max_queue, stats.in_use, stats.limit
 
     async def _ask_model(self, current: Turn, prompt: str, instructions: str | None) -> str:
         result = await self._plain.run(current, prompt, instructions)
@@ -215,3 +247,12 @@ class Holdfast:
                 self.metrics.dropped.labels("events", "observer_error").inc()
 
         return safely
+
+
+def _sharing(spec: CoordSpec, clock: Clock) -> Sharing | None:
+    """What this process shares with others; None where it shares nothing."""
+    url = spec.url.get_secret_value()
+    if url == "local:":
+        return None
+    coord = open_coord(url, clock, timeout_s=spec.timeout_s, namespace=spec.namespace)
+    return Sharing(coord, f"{socket.gethostname()}:{os.getpid()}")

@@ -25,8 +25,8 @@ from holdfast.errors import (
     Unprocessable,
 )
 from holdfast.events import Emit, Event, Observer, Outcome, TextDelta, TurnEnded, TurnIds, TurnStarted, Usage
-from holdfast.guard import Guard, GuardSpec
-from holdfast.resilience import Turnstile, within
+from holdfast.guard import Guard, Policies, Who
+from holdfast.resilience import Priority, Turnstile, within
 from holdfast.store import Conversation, Past, Store, TurnRecord, check_unicode
 
 STORE_S = 10.0
@@ -40,6 +40,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         principal: Whose conversation it is, from the credential and not from the body.
         streams: Whether somebody watches the answer arrive; the agent need not stream otherwise.
+        priority: How much it matters, when more is asked than can be answered.
     """
 
     message: str
@@ -49,6 +50,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     source_ip: str = ""
     streams: bool = False
+    priority: Priority = Priority.INTERACTIVE
 
 
 class Reply(NamedTuple):
@@ -69,7 +71,15 @@ class Reply(NamedTuple):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A turn that succeeded, as its caller gets it. ``model`` is the model that was asked last, or None."""
+    """
+    A turn that succeeded, as its caller gets it.
+
+    Attributes:
+        model: The model that was asked last, or None.
+        degraded: Whether another model than the one that was meant to gave the last answer.
+        via: That model.
+        because: The class of failure, or the code of the refusal, that made it so.
+    """
 
     session_id: str
     turn_id: str
@@ -78,6 +88,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     model: str | None
     usage: Usage
+    degraded: bool = False
+    via: str | None = None
+    because: str | None = None
 
 
 class Turn:
@@ -132,8 +145,7 @@ class Agent(Protocol):
 class Parts(NamedTuple):
     """What a turn is made with: picked once by the runtime, the same for every turn."""
 
-    guard: GuardSpec
-    clock: Clock
+    policies: Policies
     store: Store
     places: Turnstile
     session_wait_s: float
@@ -153,17 +165,17 @@ async def turn(ask: Ask, agent: Agent, parts: Parts, observers: Sequence[Observe
         asyncio.CancelledError: the task was cancelled before the turn had begun; nothing was done.
     """
     check_unicode(ask.message)
-    clock, limits = parts.clock, parts.guard
+    clock, turn_s = parts.policies.clock, parts.policies.spec.turn_s
     admitted, started_ns = clock.now(), clock.wall_ns()
     session = (ask.principal, ask.session_id)
-    async with parts.places.hold(session, min(parts.session_wait_s, limits.turn_s), _busy):
+    async with parts.places.hold(session, min(parts.session_wait_s, turn_s), _busy):
         conversation = await _recall(parts.store, session, parts.history_tokens)
         ids = TurnIds(ask.session_id, f"{conversation.id}-{conversation.turns + 1}", ask.trace_id, agent.name)
         emit = _emitter(ids, observers)
-        guard = Guard(limits, clock, emit)
+        guard = Guard(parts.policies, emit, Who(ask.principal, agent.name))
         emit(TurnStarted(session_id=ids.session_id, turn_id=ids.turn_id, trace_id=ids.trace_id, agent=ids.agent))
 
-        left_s = limits.turn_s - (clock.now() - admitted) / NS
+        left_s = turn_s - (clock.now() - admitted) / NS
         ending = await _answer(agent, Turn(ask, ids, conversation.past, guard, emit), left_s, clock)
 
         record = _record(ask, conversation, ids, ending, guard.usage(), started_ns, clock.now() - admitted)
@@ -171,6 +183,7 @@ async def turn(ask: Ask, agent: Agent, parts: Parts, observers: Sequence[Observe
         emit(_ended(ids, ending, guard.usage(), (clock.now() - admitted) / NS))
     if ending.error is not None:
         raise ending.error
+    instead = guard.model.degraded
     return Answer(
         session_id=ids.session_id,
         turn_id=ids.turn_id,
@@ -179,13 +192,14 @@ async def turn(ask: Ask, agent: Agent, parts: Parts, observers: Sequence[Observe
         outcome=ending.outcome,
         model=guard.model.latest_model,
         usage=guard.usage(),
+        degraded=instead is not None,
+        via=instead and instead.via,
+        because=instead and instead.because,
     )
 
 
 @asynccontextmanager
-async def unserved_turn(
-    ids: TurnIds, limits: GuardSpec, clock: Clock, observers: Sequence[Observer]
-) -> AsyncIterator[Guard]:
+async def unserved_turn(ids: TurnIds, policies: Policies, observers: Sequence[Observer]) -> AsyncIterator[Guard]:
     """
     A turn that somebody else drives: the block runs within the deadline and is observed, but nothing is kept.
 
@@ -193,12 +207,13 @@ async def unserved_turn(
         DeadlineExceeded: the block took longer than ``turn_s`` and was cancelled.
     """
     emit = _emitter(ids, observers)
-    guard = Guard(limits, clock, emit)
+    clock, turn_s = policies.clock, policies.spec.turn_s
+    guard = Guard(policies, emit, Who(agent=ids.agent))
     began = clock.now()
     ending = _Ending(_NO_REPLY)
     emit(TurnStarted(session_id=ids.session_id, turn_id=ids.turn_id, trace_id=ids.trace_id, agent=ids.agent))
     try:
-        async with within(clock, limits.turn_s, DeadlineExceeded):
+        async with within(clock, turn_s, DeadlineExceeded):
             yield guard
     except BaseException as error:
         ending = _Ending(_NO_REPLY, _known(error, ids.agent))

@@ -98,6 +98,26 @@ def test_a_store_that_forgets_keeps_no_keys(holdfast: Holdfast, monkeypatch: pyt
         assert "store.url is memory:, which forgets keys at exit" in said.err
 
 
+# Config
+
+
+def test_config_takes_limits_for_single_tools_and_tells_every_mistake_in_them(holdfast: Holdfast, folder: Path) -> None:
+    file = folder / "holdfast.toml"
+    file.write_text("[resilience.tools.web_search]\ntimeout_s = 10\nper_s = 2\n")
+    said = holdfast("config", "check")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith("OK: holdfast.toml, 1 of ")
+    shown = holdfast("config", "show").out
+    assert re.search(r"^resilience\.tools\.web_search\.per_s +2 +holdfast\.toml$", shown, re.MULTILINE)
+    assert '"ToolLimits"' in holdfast("config", "schema").out
+    file.write_text("[resilience.tools.web_search]\ntimeout = 10\nper_s = 0\n")
+    path = "resilience.tools.web_search"
+    unknown = f"holdfast.toml: unknown key {path}.timeout; did you mean {path}.timeout_s?"
+    outside = f"holdfast.toml: {path}.per_s must be between 1 and 1000000, got 0"
+    for command in ("check", "show"):
+        assert holdfast("config", command) == (2, "", f"holdfast: {unknown}\n{outside}\n")
+
+
 # Chat
 
 

@@ -21,7 +21,9 @@ def test_an_answer_has_exactly_the_documented_keys(api: Api, path: str) -> None:
     answer = response.json()
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
-    assert list(answer) == ["session_id", "turn_id", "trace_id", "reply", "outcome", "model", "usage"]
+    known = ["session_id", "turn_id", "trace_id", "reply", "outcome", "model", "usage", "degraded", "via", "because"]
+    assert list(answer) == known
+    assert (answer["degraded"], answer["via"], answer["because"]) == (False, None, None)
     assert (answer["outcome"], answer["model"]) == ("success", "demo")
     assert "391" in answer["reply"]
     assert list(answer["usage"]) == ["model_calls", "tool_calls", "input_tokens", "output_tokens"]

@@ -32,7 +32,8 @@ def test_a_probe_is_told_one_word(api: Api, path: str) -> None:
 
 def test_the_details_tell_every_component(api: Api) -> None:
     details = api.get("/health/detailed").json()
-    assert set(details) == {"status", "phase", "version", "model", "agents", "turns_in_progress", "components"}
+    checked = {"status", "phase", "version", "model", "agents", "turns_in_progress", "components"}
+    assert set(details) == checked | {"breakers", "limits", "bulkheads", "shedding"}
     assert (details["status"], details["model"], details["turns_in_progress"]) == ("healthy", "demo", 0)
     assert details["agents"] == ["assistant", "echo", "past", "talk", "fails"]
     (store,) = details["components"]

@@ -24,6 +24,7 @@ LONGER_ALL_THE_SAME: frozenset[str] = frozenset()
 
 CLIENTS = {
     "anthropic": {"agents/models.py"},
+    "asyncpg": {"coord/postgres.py"},
     "fastapi": {"server/"},
     "h11": {"sim/"},
     "httptools": {"server/"},
@@ -33,6 +34,7 @@ CLIENTS = {
     "pydantic": {""},
     "pydantic_ai": {"adapters/", "agents/", "runtime.py"},
     "pydantic_core": {"adapters/"},
+    "redis": {"coord/redis.py"},
     "rich": {"cli/"},
     "sqlite3": {"store/"},
     "starlette": {"server/"},
@@ -40,7 +42,7 @@ CLIENTS = {
     "typer": {"cli/"},
     "uvicorn": {"server/", "cli/"},
     "uvloop": {"cli/"},
-    "yaml": {"config.py", "sim/"},
+    "yaml": {"config/", "sim/"},
 }
 """Which library may be imported where; ``sqlite3`` is Python's own, and a client all the same."""
 

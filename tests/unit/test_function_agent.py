@@ -7,7 +7,7 @@ import pytest
 from holdfast.adapters import FunctionAgent, FunctionTurn
 from holdfast.errors import AgentFailed, AttemptTimedOut
 from holdfast.events import Event, ModelFinished, TextDelta, ToolFinished, TurnIds
-from holdfast.guard import Attempt, Guard, GuardSpec
+from holdfast.guard import Attempt, Guard, GuardSpec, Policies
 from holdfast.store import Past
 from holdfast.testing import loop_clock
 from holdfast.turn import Ask, Turn
@@ -20,7 +20,7 @@ async def no_model(_turn: Turn, _prompt: str, _instructions: str | None) -> str:
 def turn_for(message: str, *past: Past, spec: GuardSpec | None = None) -> tuple[Turn, list[Event]]:
     events: list[Event] = []
     ask = Ask(message=message, principal="p", session_id="s", trace_id="0" * 32, request_id="r")
-    guard = Guard(spec or GuardSpec(), loop_clock(), events.append)
+    guard = Guard(Policies(spec or GuardSpec(), loop_clock()), events.append)
     return Turn(ask, TurnIds("s", "t-1", "0" * 32, "a"), past, guard, events.append), events
 
 

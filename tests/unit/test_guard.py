@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from holdfast.clock import Clock
 from holdfast.errors import (
     AttemptTimedOut,
     DeadlineExceeded,
@@ -15,13 +16,13 @@ from holdfast.errors import (
     SessionBusy,
 )
 from holdfast.events import Event, ModelFinished, ModelStarted, ToolFinished, ToolStarted, Usage
-from holdfast.guard import Attempt, Guard, GuardSpec, ModelKey
+from holdfast.guard import Attempt, Guard, GuardSpec, ModelKey, Policies
 from holdfast.guard.tool import SHOWN_CHARS
 from holdfast.resilience import within
 from holdfast.testing import loop_clock
 
 KEY = ModelKey("sim", "small")
-SPEC = GuardSpec(turn_s=100, model_s=20, first_token_s=5, tool_s=10)
+SPEC = GuardSpec(turn_s=100, model_s=20, first_token_s=5, tool_s=10, attempts=1)
 
 
 class Watched:
@@ -29,7 +30,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.guard = Guard(SPEC, loop_clock(), self.events.append)
+        self.guard = Guard(Policies(SPEC, loop_clock()), self.events.append)
 
     def last(self) -> Any:
         return self.events[-1]
@@ -230,7 +231,7 @@ async def test_a_stream_its_framework_stopped_at_its_limit_has_timed_out(
 
 
 def test_the_limits_of_a_stream_are_the_settings() -> None:
-    assert Guard(SPEC, None, list[Event]().append).model.stream_limits() == (5, 20)  # type: ignore[arg-type]  # no time passes
+    assert Guard(Policies(SPEC, Clock()), list[Event]().append).model.stream_limits() == (5, 20)
 
 
 async def test_usage_is_the_sum_over_all_calls_failed_ones_too() -> None:

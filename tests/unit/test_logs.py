@@ -13,7 +13,7 @@ from structlog.contextvars import bound_contextvars
 
 from holdfast.errors import AgentFailed, HoldfastError
 from holdfast.events import ModelFinished, TextDelta, ToolFinished, TurnEnded, TurnIds, TurnStarted, Usage
-from holdfast.guard import GuardSpec, ModelKey
+from holdfast.guard import GuardSpec, ModelKey, Policies
 from holdfast.resilience import Turnstile
 from holdfast.store import MemoryStore
 from holdfast.telemetry import Metrics, TelemetrySpec, configure_logs, log_failure, log_turns, logger
@@ -268,7 +268,7 @@ class Chatty:
 async def test_no_content_is_in_any_line_nor_in_any_metric(how: str) -> None:
     """Message, reply, arguments, results and the texts of errors stay out; the turn is told all the same."""
     out, metrics = logs("info"), Metrics("0", ["chatty"])
-    parts = Parts(GuardSpec(turn_s=5), loop_clock(), MemoryStore(), Turnstile(), 1, 1_000)
+    parts = Parts(Policies(GuardSpec(turn_s=5), loop_clock()), MemoryStore(), Turnstile(), 1, 1_000)
     ask = Ask(message=MARKER, principal=MARKER, session_id="talk", trace_id="t" * 32, request_id="r")
     try:
         await turn(ask, Chatty(how), parts, [log_turns, metrics.observe])

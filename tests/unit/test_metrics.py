@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from holdfast.errors import HoldfastError, ModelUnavailable, StoreUnavailable
 from holdfast.events import OUTCOMES, ModelFinished, TurnEnded, TurnIds, TurnStarted, Usage
-from holdfast.guard import GuardSpec
+from holdfast.guard import GuardSpec, Policies
 from holdfast.resilience import Turnstile
 from holdfast.store import MemoryStore, TurnRecord
 from holdfast.telemetry import OTHER, Metrics
@@ -28,6 +28,19 @@ CATALOGUE = {
     "agent_turn_tool_calls": ("histogram", {"agent"}),
     "agent_telemetry_dropped": ("counter", {"signal", "reason"}),
     "agent_ready": ("gauge", set()),
+    "agent_circuit_breaker_state": ("gauge", {"resource", "state"}),
+    "agent_circuit_breaker_transitions": ("counter", {"resource", "to"}),
+    "agent_circuit_breaker_rejections": ("counter", {"resource"}),
+    "agent_rate_limit_rejections": ("counter", {"limiter"}),
+    "agent_bulkhead_queue_size": ("gauge", {"bulkhead"}),
+    "agent_bulkhead_queue_limit": ("gauge", {"bulkhead"}),
+    "agent_bulkhead_in_use": ("gauge", {"bulkhead"}),
+    "agent_bulkhead_limit": ("gauge", {"bulkhead"}),
+    "agent_bulkhead_rejections": ("counter", {"bulkhead", "reason"}),
+    "agent_bulkhead_wait_seconds": ("histogram", {"bulkhead"}),
+    "agent_retries": ("counter", {"operation", "outcome"}),
+    "agent_timeouts": ("counter", {"operation"}),
+    "agent_fallbacks": ("counter", {"operation"}),
 }
 
 
@@ -44,6 +57,7 @@ def ended(outcome: Any = "success", agent: str = "assistant", **facts: Any) -> T
 def metrics() -> Metrics:
     made = Metrics("1.2.3", ["assistant"])
     made.begin_routes([("POST", "/chat", ("200", "422"))])
+    made.policies.watch(lambda: [("tool:calculate", "closed")], lambda: [("tool:assistant", 0, 1, 0, 1)])
     return made
 
 
@@ -221,7 +235,7 @@ WAYS = {
 
 @pytest.mark.parametrize(("way", "outcome"), WAYS.items())
 async def test_however_a_turn_ends_it_is_no_longer_in_progress(metrics: Metrics, way: str, outcome: str) -> None:
-    parts = Parts(GuardSpec(turn_s=5), loop_clock(), Broken(way), Turnstile(), 1, 1_000)
+    parts = Parts(Policies(GuardSpec(turn_s=5), loop_clock()), Broken(way), Turnstile(), 1, 1_000)
     ask = Ask(message="hello", principal="anna", session_id="talk", trace_id="t" * 32, request_id="r")
 
     async def run() -> None:
@@ -248,7 +262,7 @@ async def test_however_an_unserved_turn_ends_it_is_no_longer_in_progress(
     in_progress: list[float | None] = []
 
     async def run() -> None:
-        async with unserved_turn(ids(), GuardSpec(), loop_clock(), [metrics.observe]):
+        async with unserved_turn(ids(), Policies(GuardSpec(), loop_clock()), [metrics.observe]):
             in_progress.append(value(metrics, "agent_turns_in_progress", agent="assistant"))
             raise error
 

@@ -31,7 +31,7 @@ from holdfast.errors import (
     ModelUnavailable,
 )
 from holdfast.events import Event, ModelFinished, TextDelta, ToolFinished, ToolStarted, TurnIds, Usage
-from holdfast.guard import Guard, GuardSpec
+from holdfast.guard import Guard, GuardSpec, Policies
 from holdfast.store import Past
 from holdfast.testing import loop_clock
 from holdfast.tools import ToolError
@@ -45,7 +45,7 @@ def turn_for(
 ) -> tuple[Turn, list[Event]]:
     events: list[Event] = []
     ask = Ask(message=message, principal="p", session_id="s", trace_id="0" * 32, request_id="r", streams=streams)
-    guard = Guard(spec or GuardSpec(), loop_clock(), events.append)
+    guard = Guard(Policies((spec or GuardSpec()).model_copy(update={"attempts": 1}), loop_clock()), events.append)
     return Turn(ask, IDS, past, guard, events.append), events
 
 
@@ -236,7 +236,9 @@ async def test_the_turns_deadline_stops_a_call_with_the_turns_own_error(*, strea
     events: list[Event] = []
 
     async def bounded() -> None:
-        async with unserved_turn(IDS, spec, loop_clock(), [lambda _ids, event: events.append(event)]) as guard:
+        async with unserved_turn(
+            IDS, Policies(spec, loop_clock()), [lambda _ids, event: events.append(event)]
+        ) as guard:
             ask = Ask(message="go", principal="p", session_id="s", trace_id="", request_id="", streams=streams)
             turn = Turn(ask, IDS, (), guard, events.append)
             await answer(Agent(FunctionModel(slow, stream_function=stream)), turn)
@@ -359,7 +361,7 @@ async def test_in_ones_own_process_each_run_is_a_turn() -> None:
 
     def begin(agent: str) -> Any:
         ids = TurnIds("", "local", "0" * 32, agent)
-        return unserved_turn(ids, GuardSpec(tool_s=3), clock, [lambda _ids, event: events.append(event)])
+        return unserved_turn(ids, Policies(GuardSpec(tool_s=3), clock), [lambda _ids, event: events.append(event)])
 
     async def slow() -> str:
         await asyncio.sleep(100)

@@ -29,7 +29,7 @@ from holdfast.events import (
     TurnStarted,
     Usage,
 )
-from holdfast.guard import Guard, GuardSpec, ModelKey
+from holdfast.guard import Guard, GuardSpec, ModelKey, Policies
 from holdfast.resilience import Turnstile, remaining_s
 from holdfast.store import Conversation, MemoryStore, Past, TurnRecord
 from holdfast.testing import loop_clock
@@ -89,7 +89,9 @@ class House:
     def __init__(self, *, session_wait_s: float = 1_000) -> None:
         self.store = FaultyStore()
         self.places = Turnstile()
-        self.parts = Parts(GuardSpec(turn_s=TURN_S), loop_clock(), self.store, self.places, session_wait_s, 1_000)
+        self.parts = Parts(
+            Policies(GuardSpec(turn_s=TURN_S), loop_clock()), self.store, self.places, session_wait_s, 1_000
+        )
         self.seen: list[tuple[TurnIds, Event]] = []
 
     @property
@@ -520,7 +522,9 @@ IDS = TurnIds("", "turn", "trace", "mine")
 
 
 async def unserved(seen: list[Event], block: Callable[[Guard], Awaitable[object]]) -> None:
-    async with unserved_turn(IDS, GuardSpec(turn_s=TURN_S), loop_clock(), [lambda _, event: seen.append(event)]) as g:
+    async with unserved_turn(
+        IDS, Policies(GuardSpec(turn_s=TURN_S), loop_clock()), [lambda _, event: seen.append(event)]
+    ) as g:
         await block(g)
 
 

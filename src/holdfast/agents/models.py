@@ -72,6 +72,21 @@ def build_model(spec: LLMSpec, environ: Mapping[str, str], timeout_s: float) -> 
         raise Misconfigured(f"llm.model: {str(error).splitlines()[0]}") from error
 
 
+def build_fallbacks(spec: LLMSpec, environ: Mapping[str, str], timeout_s: float) -> list[Model]:
+    """
+    The models that are asked when the one that ``spec`` asks for has failed, in order.
+
+    Raises:
+        Misconfigured: no such model, no credential for it, or the same model twice.
+    """
+    names = [choose_model(spec, environ), *spec.fallbacks]
+    for name in spec.fallbacks:
+        if name == "auto" or names.count(name) > 1:
+            raise Misconfigured(f"llm.fallbacks: {name} must be another model than the ones before it, by name")
+    elsewhere = LLMSpec(max_output_tokens=spec.max_output_tokens)
+    return [build_model(elsewhere.model_copy(update={"model": name}), environ, timeout_s) for name in spec.fallbacks]
+
+
 def settings_of(spec: LLMSpec) -> ModelSettings:
     """What every call of the model is made with."""
     return ModelSettings(max_tokens=spec.max_output_tokens)

@@ -10,6 +10,10 @@ class LLMSpec(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=T
     """`provider:name` such as `anthropic:claude-sonnet-5-5` or `openai:gpt-6.1-terra`; `demo` is the offline one.
     `auto` takes Anthropic or OpenAI where the environment has their API key, and `demo` otherwise."""
 
+    fallbacks: tuple[str, ...] = ()
+    """Models that are asked in this order when `model` has failed, each with its provider's own variables; `demo` may
+    be the last one. The answer then says `degraded`, `via` and `because`."""
+
     base_url: str | None = None
     """Address of the provider's API; None is the provider's own."""
 

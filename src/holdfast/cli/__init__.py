@@ -9,7 +9,7 @@ import sys
 import typer
 
 from holdfast._version import __version__
-from holdfast.cli import config, keys
+from holdfast.cli import breakers, config, keys
 from holdfast.cli.chat import chat
 from holdfast.cli.doctor import doctor
 from holdfast.cli.serve import serve
@@ -23,6 +23,7 @@ app.command()(doctor)
 app.command()(sim)
 app.add_typer(config.app, name="config")
 app.add_typer(keys.app, name="keys")
+app.add_typer(breakers.app, name="breakers")
 
 
 @app.callback(invoke_without_command=True)

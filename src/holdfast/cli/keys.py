@@ -22,7 +22,7 @@ app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True
 @app.command()
 def create(
     user: Annotated[str, typer.Option(help="Whom the bearer of the key is.")],
-    scope: Annotated[list[str] | None, typer.Option(help="What the key allows besides: delegate.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="What the key allows besides: delegate, operate.")] = None,
     days: Annotated[float | None, typer.Option(help="Days until it expires; never without this.")] = None,
     config: ConfigPath = None,
 ) -> None:

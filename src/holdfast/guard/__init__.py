@@ -6,10 +6,11 @@ It knows no framework's message types. An adapter hands it something to await an
 
 from contextvars import ContextVar
 
-from holdfast.clock import Clock
 from holdfast.events import Emit, Usage
-from holdfast.guard.model import Attempt, ModelCrossing, ModelKey
-from holdfast.guard.spec import GuardSpec
+from holdfast.guard.model import Attempt, Degraded, ModelCrossing, ModelKey
+from holdfast.guard.policies import NOBODY, Policies, Who
+from holdfast.guard.sharing import Sharing
+from holdfast.guard.spec import GuardSpec, ToolLimits
 from holdfast.guard.tool import ToolCrossing
 
 
@@ -24,9 +25,9 @@ class Guard:
 
     __slots__ = ("model", "tool")
 
-    def __init__(self, spec: GuardSpec, clock: Clock, emit: Emit) -> None:
-        self.model = ModelCrossing(spec, clock, emit)
-        self.tool = ToolCrossing(spec, clock, emit)
+    def __init__(self, policies: Policies, emit: Emit, who: Who = NOBODY) -> None:
+        self.model = ModelCrossing(policies, emit, who)
+        self.tool = ToolCrossing(policies, emit, who)
 
     def usage(self) -> Usage:
         """What the turn has used so far, calls that failed included."""
@@ -41,4 +42,17 @@ class Guard:
 ambient: ContextVar[Guard | None] = ContextVar("holdfast_guard", default=None)
 """The guard of the turn this code runs in, for adapters whose framework has no other way to hand it on."""
 
-__all__ = ["Attempt", "Guard", "GuardSpec", "ModelCrossing", "ModelKey", "ToolCrossing", "ambient"]
+__all__ = [
+    "Attempt",
+    "Degraded",
+    "Guard",
+    "GuardSpec",
+    "ModelCrossing",
+    "ModelKey",
+    "Policies",
+    "Sharing",
+    "ToolCrossing",
+    "ToolLimits",
+    "Who",
+    "ambient",
+]

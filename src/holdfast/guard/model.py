@@ -1,28 +1,61 @@
 """
 The model crossing: what every attempt at a model call passes through, in order.
 
-    deadline ▸ tell that it starts ▸ time limit ▸ the call ▸ count what it used ▸ tell how it ended
+    tell that it starts ▸ deadline ▸ breaker ▸ rate ▸ bulkhead ▸ time limit ▸ the call ▸ count what it used ▸
+    leave the policies with how it ended ▸ tell how it ended ▸ again, if it failed and that may help
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import NamedTuple, TypeVar
 
 from holdfast.clock import NS, Clock
-from holdfast.errors import AttemptTimedOut, DeadlineExceeded
-from holdfast.events import Emit, ModelFinished, ModelStarted
-from holdfast.guard.spec import GuardSpec
+from holdfast.errors import AttemptTimedOut, DeadlineExceeded, Refused, TimedOut
+from holdfast.events import Emit, FallbackUsed, ModelFinished, ModelStarted
+from holdfast.guard.policies import Policies, Who
 from holdfast.guard.status import OK, Ending, ending_of
-from holdfast.resilience import remaining_s, within
+from holdfast.resilience import (
+    ENDED_WELL,
+    NOT_YET,
+    TREATMENTS,
+    Call,
+    FailureClass,
+    Passage,
+    PolicyAttempt,
+    remaining_s,
+    within,
+)
 
 T = TypeVar("T")
 
+_TOKENS = "tokens"
+
 
 class ModelKey(NamedTuple):
-    """Which model is called: what limits and statistics are kept by."""
+    """
+    Which model is called, and as whom: what limits and statistics are kept by.
+
+    Attributes:
+        provider: Whose model it is.
+        model: Its name.
+        credential: Names the credential it is called with, without telling it; empty where there is none to tell apart.
+        elsewhere: Whether another model is asked if this one fails.
+        standby: Whether this is the model that is asked when another has failed.
+    """
 
     provider: str
     model: str
+    credential: str = ""
+    elsewhere: bool = False
+    standby: bool = False
+
+
+class Degraded(NamedTuple):
+    """Who answered in place of the model that was meant to, and the class of failure that made it so."""
+
+    via: str
+    because: str
 
 
 class Attempt:
@@ -30,7 +63,7 @@ class Attempt:
     One attempt at a model call, told by the adapter how it goes.
 
     Attributes:
-        started_ns: When it began, on the guard's clock.
+        started_ns: When it was sent, on the guard's clock.
         first_token_ns: When the first token came, on the guard's clock; None until then and for unstreamed answers.
         input_tokens: As the provider counted them, as far as it said.
         output_tokens: The same for the answer.
@@ -61,27 +94,53 @@ class ModelCrossing:
     The way of one turn's model calls to the provider.
 
     Attributes:
-        calls: Attempts that were started.
+        calls: Attempts that were sent.
         latest_model: The model of the latest attempt, or None before the first.
+        degraded: Who answered the latest call that was answered, if it was not the model that was meant to.
         input_tokens: Sum over the attempts that ended.
         output_tokens: Sum over the attempts that ended.
     """
 
-    __slots__ = ("_clock", "_emit", "_latest", "_spec", "calls", "input_tokens", "latest_model", "output_tokens")
+    __slots__ = (
+        "_attempts",
+        "_because",
+        "_clock",
+        "_emit",
+        "_failed",
+        "_failure",
+        "_latest",
+        "_next",
+        "_pipeline",
+        "_spec",
+        "_who",
+        "calls",
+        "degraded",
+        "input_tokens",
+        "latest_model",
+        "output_tokens",
+    )
 
-    def __init__(self, spec: GuardSpec, clock: Clock, emit: Emit) -> None:
-        self._spec = spec
-        self._clock = clock
+    def __init__(self, policies: Policies, emit: Emit, who: Who) -> None:
+        self._spec = policies.spec
+        self._clock = policies.clock
+        self._pipeline = policies.model
         self._emit = emit
+        self._who = who
         self._latest: Attempt | None = None
+        self._failed: dict[str, PolicyAttempt] = {}
+        self._next: dict[str, int] = {}
+        self._because: str | None = None
+        self._failure: FailureClass | None = None
+        self._attempts = 0
         self.calls = 0
         self.latest_model: str | None = None
+        self.degraded: Degraded | None = None
         self.input_tokens = 0
         self.output_tokens = 0
 
     async def __call__(self, key: ModelKey, estimate: int | None, call: Callable[[Attempt], Awaitable[T]]) -> T:
         """
-        Make one attempt at a model call.
+        Make a model call, again where that may help.
 
         Args:
             key: Which model.
@@ -90,9 +149,18 @@ class ModelCrossing:
 
         Raises:
             DeadlineExceeded: the turn had no time left; nothing was sent.
-            AttemptTimedOut: the attempt took longer than ``model_s`` and was cancelled; it may have been billed.
-            Exception: whatever ``call`` raised.
+            Refused: a breaker, rate limit or bulkhead said no; nothing was sent by this attempt.
+            AttemptTimedOut: the last attempt took longer than ``model_s`` and was cancelled; it may have been billed.
+            Exception: whatever ``call`` raised the last time.
         """
+        while True:
+            try:
+                return await self._once(key, estimate, call)
+            except Exception as error:
+                if not await self.again(key, error):
+                    raise
+
+    async def _once(self, key: ModelKey, estimate: int | None, call: Callable[[Attempt], Awaitable[T]]) -> T:
         limit_s = self._spec.model_s
         async with self._attempt(key, estimate, limit_s) as attempt, within(self._clock, limit_s, self._too_slow):
             return await call(attempt)
@@ -102,29 +170,59 @@ class ModelCrossing:
         Make one attempt at a streamed model call: the block opens the stream, reads it and closes it.
 
         The block keeps the limits of ``stream_limits`` itself, as only it knows when it waits for the provider and
-        when for its own reader. Arguments and errors are those of an unstreamed attempt.
+        when for its own reader. Arguments and errors are those of an unstreamed attempt. Whoever makes it asks
+        ``again`` after a failure before the first token; afterwards nothing may be made again.
         """
         return self._attempt(key, estimate, min(self.stream_limits()))
+
+    async def again(self, key: ModelKey, error: Exception) -> bool:
+        """Whether the call that has just failed is to be made again, at the same model; True only after the wait."""
+        attempt = self._failed.pop(_target(key), None)
+        if attempt is None or not await self._pipeline.again(attempt, error):
+            return False
+        self._next[attempt.call.target] = attempt.number + 1
+        return True
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether there is a limit on tokens, so that an estimate is worth making."""
+        return self._spec.model_tokens_per_minute is not None
+
+    def may_ask_another(self) -> bool:
+        """Whether the latest failure is one that another model may not have, and there is time to ask it."""
+        left = remaining_s(self._clock)
+        return self._failure is not None and TREATMENTS[self._failure].fallback and (left is None or left > 0)
 
     @asynccontextmanager
     async def _attempt(self, key: ModelKey, estimate: int | None, silent_s: float) -> AsyncIterator[Attempt]:
         """The way of every attempt; ``silent_s`` is how long it may take until something of its answer has come."""
-        del estimate
         left = remaining_s(self._clock)
         if left is not None and left <= 0:
             raise DeadlineExceeded
-        self.calls += 1
-        number = self.calls
+        self._attempts += 1
+        number = self._attempts
         self.latest_model = key.model
         attempt = self._latest = Attempt(self._clock)
+        asked_ns = attempt.started_ns
+        passage = self._pipeline.attempt(self._about(key, estimate), self._next.pop(_target(key), 1))
         self._emit(ModelStarted(call=number, provider=key.provider, model=key.model))
         ending = OK
         try:
+            await passage.enter()
+            self.calls += 1
+            attempt.started_ns = self._clock.now()
             yield attempt
+            self._answered(key, attempt, passage)
         except BaseException as raised:
             ending = ending_of(raised, self._clock)
-            if ending.status == "cancelled" and self._ran_out(attempt, silent_s):
-                ending = Ending("timeout", AttemptTimedOut.code)
+            late = None
+            if passage.attempt.sent_ns != NOT_YET and isinstance(raised, asyncio.CancelledError | GeneratorExit):
+                if ending.status == "cancelled" and self._ran_out(attempt, asked_ns, silent_s):
+                    late = self._too_slow()
+                    ending = Ending("timeout", late.code)
+                elif ending.status == "timeout" and 2 * self._lasted_s(attempt.started_ns) >= self._spec.model_s:
+                    late = self._too_slow()  # The turn had no more time for it, and it has had half of its own.
+            self._gone_wrong(attempt, passage, late or raised)
             raise
         finally:
             self.input_tokens += attempt.input_tokens
@@ -136,13 +234,31 @@ class ModelCrossing:
                     provider=key.provider,
                     model=key.model,
                     status=ending.status,
-                    duration_s=(self._clock.now() - attempt.started_ns) / NS,
+                    duration_s=self._lasted_s(attempt.started_ns),
                     first_token_s=None if first is None else (first - attempt.started_ns) / NS,
                     input_tokens=attempt.input_tokens,
                     output_tokens=attempt.output_tokens,
                     error=ending.error,
                 )
             )
+
+    def _answered(self, key: ModelKey, attempt: Attempt, passage: Passage) -> None:
+        self._settle(attempt, passage, attempt.input_tokens + attempt.output_tokens or None)
+        passage.leave(ENDED_WELL)
+        self.degraded = None
+        if key.standby and self._because is not None:
+            self.degraded = Degraded(key.model, self._because)
+            self._emit(FallbackUsed(via=self.degraded.via, because=self._because))
+
+    def _gone_wrong(self, attempt: Attempt, passage: Passage, error: BaseException) -> None:
+        nothing = attempt.first_token_ns is None and isinstance(error, Exception) and not isinstance(error, TimedOut)
+        self._settle(attempt, passage, attempt.input_tokens + attempt.output_tokens or (0 if nothing else None))
+        passage.failed(error)
+        failed = passage.attempt
+        if failed.failure is not None:
+            self._failure = failed.failure.kind
+            self._because = error.code if isinstance(error, Refused) else self._failure.value
+        self._failed[failed.call.target] = failed
 
     def stream_limits(self) -> tuple[float, float]:
         """
@@ -152,14 +268,18 @@ class ModelCrossing:
         """
         return self._spec.first_token_s, self._spec.model_s
 
-    def _ran_out(self, attempt: Attempt, silent_s: float) -> bool:
+    def _ran_out(self, attempt: Attempt, asked_ns: int, silent_s: float) -> bool:
         """
         Whether an attempt that was cancelled had used up its limit, and was cancelled for that.
 
-        A framework that keeps the limits may start its timer a little before the attempt: nine tenths are enough.
+        A framework that keeps the limits starts its timer when it asks: before a place was waited for, and a little
+        before we hear of it. Nine tenths are enough.
         """
         limit_s = silent_s if attempt.first_token_ns is None else self._spec.model_s
-        return (self._clock.now() - attempt.started_ns) / NS >= 0.9 * limit_s
+        return self._lasted_s(asked_ns) >= 0.9 * limit_s
+
+    def _lasted_s(self, since_ns: int) -> float:
+        return (self._clock.now() - since_ns) / NS
 
     def first_token(self) -> None:
         """The latest attempt's answer has begun to arrive; for adapters that learn it away from the attempt."""
@@ -168,3 +288,28 @@ class ModelCrossing:
 
     def _too_slow(self) -> AttemptTimedOut:
         return AttemptTimedOut(f"a model call took longer than {self._spec.model_s:g} s")
+
+    def _about(self, key: ModelKey, estimate: int | None) -> Call:
+        return Call(
+            target=_target(key),
+            credential=f"{key.provider}@{key.credential}",
+            user=self._who.user,
+            agent=self._who.agent,
+            repeatable=True,
+            elsewhere=key.elsewhere,
+            costs={_TOKENS: min(estimate or 1, self._spec.model_tokens_per_minute or 1)},
+        )
+
+    def _settle(self, attempt: Attempt, passage: Passage, used: int | None) -> None:
+        """
+        Tell when it began to answer, and how many of the reserved tokens it took; None where nobody knows.
+
+        A request that the provider refused took none; one that was not waited for may have taken all of them.
+        """
+        passage.attempt.first_ns = NOT_YET if attempt.first_token_ns is None else attempt.first_token_ns
+        if used is not None and self.counts_tokens:
+            passage.adjust(tokens=used)
+
+
+def _target(key: ModelKey) -> str:
+    return f"{key.provider}:{key.model}@{key.credential}" if key.credential else f"{key.provider}:{key.model}"

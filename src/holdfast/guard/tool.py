@@ -1,7 +1,8 @@
 """
 The tool crossing: what every attempt at a tool call passes through, in order.
 
-    deadline ▸ tell that it starts ▸ time limit ▸ the call ▸ tell how it ended
+    deadline ▸ tell that it starts ▸ breaker ▸ rate ▸ bulkhead ▸ time limit ▸ the call ▸
+    leave the policies with how it ended ▸ tell how it ended
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,12 +11,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from holdfast.clock import NS, Clock
+from holdfast.clock import NS
 from holdfast.errors import AttemptTimedOut, DeadlineExceeded
 from holdfast.events import Emit, ToolFinished, ToolStarted
-from holdfast.guard.spec import GuardSpec
+from holdfast.guard.policies import Policies, Who
 from holdfast.guard.status import OK, ending_of
-from holdfast.resilience import remaining_s, within
+from holdfast.resilience import Call, remaining_s, within
 
 T = TypeVar("T")
 
@@ -47,12 +48,13 @@ class ToolCrossing:
         calls: Tool calls that were started.
     """
 
-    __slots__ = ("_clock", "_emit", "_spec", "calls")
+    __slots__ = ("_clock", "_emit", "_policies", "_who", "calls")
 
-    def __init__(self, spec: GuardSpec, clock: Clock, emit: Emit) -> None:
-        self._spec = spec
-        self._clock = clock
+    def __init__(self, policies: Policies, emit: Emit, who: Who) -> None:
+        self._policies = policies
+        self._clock = policies.clock
         self._emit = emit
+        self._who = who
         self.calls = 0
 
     async def __call__(self, name: str, args: Mapping[str, Any], call_id: str, call: Callable[[], Awaitable[T]]) -> T:
@@ -67,19 +69,25 @@ class ToolCrossing:
 
         Raises:
             DeadlineExceeded: the turn had no time left; the tool was not run.
-            AttemptTimedOut: the tool took longer than ``tool_s`` and was cancelled; its effect may have happened.
+            Refused: a breaker, rate limit or bulkhead said no; the tool was not run.
+            AttemptTimedOut: the tool took longer than it may and was cancelled; its effect may have happened.
             Exception: whatever ``call`` raised.
         """
         left = remaining_s(self._clock)
         if left is not None and left <= 0:
             raise DeadlineExceeded
-        self.calls += 1
         started = self._clock.now()
         self._emit(ToolStarted(call_id=call_id, tool=name, args=msgspec.Raw(_json(dict(args)))))
         ending = OK
         shown = ""
         try:
-            async with within(self._clock, self._spec.tool_s, lambda: self._too_slow(name)):
+            about = Call(tool=name, user=self._who.user, agent=self._who.agent)
+            limit_s = self._policies.tool_s(name)
+            async with (
+                self._policies.tool.guard(about),
+                within(self._clock, limit_s, lambda: self._too_slow(name, limit_s)),
+            ):
+                self.calls += 1
                 result = await call()
             shown = _shown(result)
             return result
@@ -98,8 +106,9 @@ class ToolCrossing:
                 )
             )
 
-    def _too_slow(self, name: str) -> AttemptTimedOut:
-        return AttemptTimedOut(f"the tool {name} took longer than {self._spec.tool_s:g} s and was stopped")
+    @staticmethod
+    def _too_slow(name: str, limit_s: float) -> AttemptTimedOut:
+        return AttemptTimedOut(f"the tool {name} took longer than {limit_s:g} s and was stopped")
 
 
 def _shown(result: object) -> str:

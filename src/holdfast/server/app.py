@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from holdfast.errors import HoldfastError, Unprocessable
 from holdfast.runtime import Holdfast
 from holdfast.server.auth import Gate
+from holdfast.server.breakers import breakers_router
 from holdfast.server.chat import Chat
 from holdfast.server.edge import Edge
 from holdfast.server.errors import handle_holdfast_error, handle_http_exception, handle_unexpected, problem_response
@@ -33,6 +34,7 @@ def build_app(hold: Holdfast, gate: Gate | None = None) -> ASGIApp:
     for path in CHAT_PATHS:
         app.add_route(path, chat.post, methods=["POST"], include_in_schema=False)
     app.include_router(sessions_router(hold, gate))
+    app.include_router(breakers_router(hold, gate))
     app.include_router(health_router(hold, gate))
     app.include_router(openapi_router(app, gate))
 

@@ -8,6 +8,9 @@ Who is asking: the credential decides, and what the body claims is a hint at mos
 
 A key is ``hf_<id>_<secret>``. The id finds it; of the secret only a SHA-256 is kept, which is enough for 256 random
 bits. Once a key has existed the server stays closed, even when every key is revoked.
+
+Orders to the running process need the scope ``operate``; where nobody needs a key, pages of other origins may not give
+any, as a browser sends theirs without asking first.
 """
 
 import asyncio
@@ -16,6 +19,7 @@ import hmac
 import ipaddress
 import re
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
@@ -25,7 +29,8 @@ from holdfast.store import Store, StoredKey
 
 PREFIX = "hf"
 DELEGATE = "delegate"
-SCOPES = (DELEGATE,)
+OPERATE = "operate"
+SCOPES = (DELEGATE, OPERATE)
 ANONYMOUS = "anonymous"
 _HOST = re.compile(r"([^:@]+|\[[^\]]+\])(:\d*)?")
 FRESH_S = 2.0
@@ -105,6 +110,22 @@ class Gate:
         if key is None:
             raise Unauthenticated
         return Caller(key.principal, key.scopes)
+
+    async def identify_operator(self, request: Request) -> Caller:
+        """
+        Who gives an order to the process.
+
+        Raises:
+            Forbidden: the key lacks the scope, or the order comes from a page of another origin.
+            HoldfastError: as for anybody who asks; see ``identify``.
+        """
+        caller = await self.identify(request)
+        if not caller.open and OPERATE not in caller.scopes:
+            raise Forbidden(f"this needs a key with the scope {OPERATE}")
+        origin = request.headers.get("origin")
+        if caller.open and origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+            raise Forbidden("without API keys a page of another origin may not give orders")
+        return caller
 
     async def closed(self) -> bool:
         """Whether requests need a key."""

@@ -13,6 +13,7 @@ from holdfast.runtime import Holdfast
 from holdfast.server.auth import Gate
 from holdfast.server.body import read_json
 from holdfast.server.feed import Feed, encode
+from holdfast.server.priority import read_priority
 from holdfast.turn import Ask
 
 # Python's `$` also matches before a line break at the end; other readers of the pattern need it all the same.
@@ -65,6 +66,7 @@ class Chat:
             request_id=request.state.request_id,
             source_ip=request.client.host if request.client else "",
             streams=streams,
+            priority=read_priority(request.headers.get("priority", "")),
         )
         if streams:
             return await self._stream(ask, body.agent)

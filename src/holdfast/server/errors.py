@@ -15,6 +15,7 @@ from holdfast.errors import (
     Invalid,
     MethodNotAllowed,
     NotFound,
+    Refused,
     Unauthenticated,
 )
 
@@ -22,7 +23,15 @@ PROBLEM_JSON = "application/problem+json"
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """What every error answer says."""
+    """
+    What every error answer says; the last four where a policy refused.
+
+    Attributes:
+        retry_after: Seconds after which to try again, exactly; the header has them in whole seconds, rounded up.
+        guard: What refused: ``rate``, ``breaker``, ``bulkhead`` or ``shed``.
+        key_class: Whose share is used up: ``user``, ``tool``, ``target``, or ``all``.
+        reason: Why, in a word.
+    """
 
     type: str
     title: str
@@ -30,6 +39,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     detail: str
     trace_id: str
+    retry_after: float | msgspec.UnsetType = msgspec.UNSET
+    guard: str | msgspec.UnsetType = msgspec.UNSET
+    key_class: str | msgspec.UnsetType = msgspec.UNSET
+    reason: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def problem(error: HoldfastError, trace_id: str) -> Problem:
@@ -41,6 +54,10 @@ def problem(error: HoldfastError, trace_id: str) -> Problem:
         code=error.code,
         detail=error.detail if error.detail_is_public else error.public,
         trace_id=trace_id,
+        retry_after=msgspec.UNSET if error.retry_after_s is None else round(error.retry_after_s, 3),
+        guard=(isinstance(error, Refused) and error.guard) or msgspec.UNSET,
+        key_class=(isinstance(error, Refused) and error.key_class) or msgspec.UNSET,
+        reason=(isinstance(error, Refused) and error.reason) or msgspec.UNSET,
     )
 
 

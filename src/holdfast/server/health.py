@@ -2,9 +2,11 @@
 Health, and the metrics page.
 
 Liveness says that the event loop answers, and nothing else. Startup and readiness ask for the store, without which no
-turn can be kept; readiness turns red as soon as the process begins to stop. No check ever calls a model.
+turn can be kept; readiness turns red as soon as the process begins to stop. No check ever calls a model: how a model or
+a tool is, its circuit tells, in the details alone.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -16,8 +18,10 @@ from starlette.types import ASGIApp
 
 from holdfast._version import __version__
 from holdfast.lifecycle import Report
+from holdfast.resilience import Priority
 from holdfast.runtime import Holdfast
 from holdfast.server.auth import Gate
+from holdfast.server.breakers import BreakerView, breaker_views
 
 State = Literal["healthy", "degraded", "unhealthy"]
 
@@ -38,8 +42,52 @@ class ComponentView(BaseModel):
     latency_s: float
 
 
+class BreakersView(BaseModel):
+    """The circuit breakers."""
+
+    count: int = Field(description="Circuits there are.")
+    not_closed: list[BreakerView]
+
+
+class LimitView(BaseModel):
+    """One rate limit."""
+
+    pipeline: str
+    name: str = Field(description="What it counts.")
+    key_class: str = Field(description="What kind of key it is by; all where everybody shares it.")
+    num: int = Field(description="Units in each `den_s` seconds.")
+    den_s: float
+    burst: int = Field(description="Units saved up at most.")
+    keys: int = Field(description="How many keys it is kept for.")
+    exhausted: int = Field(description="For how many of them nothing is left now.")
+    queued: int = Field(description="Calls that wait for it.")
+
+
+class BulkheadView(BaseModel):
+    """One bulkhead."""
+
+    name: str
+    in_use: int
+    queued: int
+    limit: int
+    max_queue: int
+    refused: int
+    waited: int
+
+
+class SheddingView(BaseModel):
+    """Turns that run and wait, and those that were refused so that others could."""
+
+    in_use: int
+    queued: int
+    limit: int
+    overloaded: bool
+    refused: dict[str, int] = Field(description="Since the start, by priority.")
+    waited: int
+
+
 class Detailed(BaseModel):
-    """Everything that is checked."""
+    """Everything that is checked, and how the policies stand."""
 
     status: State
     phase: str
@@ -47,7 +95,13 @@ class Detailed(BaseModel):
     model: Annotated[str, Field(description="The configured model. It is not called to find out how it is.")]
     agents: list[str]
     turns_in_progress: int
-    components: list[ComponentView]
+    components: list[ComponentView] = Field(
+        description="What is checked, and what a circuit breaker found to fail, which is degraded."
+    )
+    breakers: BreakersView
+    limits: list[LimitView]
+    bulkheads: list[BulkheadView]
+    shedding: SheddingView
 
 
 def health_router(hold: Holdfast, gate: Gate) -> APIRouter:
@@ -78,7 +132,11 @@ def health_router(hold: Holdfast, gate: Gate) -> APIRouter:
     async def detailed(request: Request, response: Response) -> Detailed:
         await gate.identify(request)
         report: Report = await hold.health.report()
+        breakers = list(breaker_views(hold))
+        failing = [_failing(breaker) for breaker in breakers if breaker.state in _FAILING]
         state = report.state if hold.drain.ready else "unhealthy"
+        if state == "healthy" and failing:
+            state = "degraded"
         status(response, state)
         return Detailed(
             status=state,
@@ -88,8 +146,16 @@ def health_router(hold: Holdfast, gate: Gate) -> APIRouter:
             agents=list(hold.agents),
             turns_in_progress=hold.drain.in_progress,
             components=[
-                ComponentView(name=c.name, state=c.state, note=c.note, latency_s=c.latency_s) for c in report.components
+                *(
+                    ComponentView(name=c.name, state=c.state, note=c.note, latency_s=c.latency_s)
+                    for c in report.components
+                ),
+                *failing,
             ],
+            breakers=BreakersView(count=len(breakers), not_closed=[b for b in breakers if b.state != "closed"]),
+            limits=list(_limits(hold)),
+            bulkheads=list(_bulkheads(hold)),
+            shedding=_shedding(hold),
         )
 
     @router.get("/metrics", operation_id="metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
@@ -98,6 +164,37 @@ def health_router(hold: Holdfast, gate: Gate) -> APIRouter:
         return _metrics_page(hold)
 
     return router
+
+
+_FAILING = frozenset({"open", "half_open", "forced_open"})
+"""Until a probe was ok, nothing says that the target has recovered."""
+
+
+def _failing(breaker: BreakerView) -> ComponentView:
+    """What a circuit that is not closed makes of its target."""
+    left = f", {breaker.retry_after_s:.3g} s left" if breaker.retry_after_s else ""
+    return ComponentView(name=breaker.name, state="degraded", note=f"circuit {breaker.state}{left}", latency_s=0)
+
+
+def _limits(hold: Holdfast) -> Iterator[LimitView]:
+    now = hold.clock.now()
+    for pipeline in hold.policies.pipelines:
+        if pipeline.rate is not None:
+            for view in pipeline.rate.views(now):
+                yield LimitView(pipeline=pipeline.name, **view._asdict())
+
+
+def _bulkheads(hold: Holdfast) -> Iterator[BulkheadView]:
+    for pipeline in hold.policies.pipelines:
+        if pipeline.bulkhead is not None:
+            for view in pipeline.bulkhead.views():
+                yield BulkheadView(name=view.name, **view.stats._asdict())
+
+
+def _shedding(hold: Holdfast) -> SheddingView:
+    stats = hold.policies.shedder.stats
+    refused = {priority.name.lower(): stats.refused[priority] for priority in Priority}
+    return SheddingView(**{**stats._asdict(), "refused": refused})
 
 
 def metrics_app(hold: Holdfast) -> ASGIApp:

@@ -15,6 +15,7 @@ from holdfast._version import __version__
 from holdfast.errors import (
     AgentFailed,
     BodyTimeout,
+    CircuitOpen,
     Draining,
     Forbidden,
     HoldfastError,
@@ -25,8 +26,12 @@ from holdfast.errors import (
     NotFound,
     NotJson,
     NotSupportedMedia,
+    QueueFull,
+    RateLimited,
     SessionBusy,
+    Shed,
     StoreUnavailable,
+    StreamBroken,
     TimedOut,
     TooLarge,
     TurnCancelled,
@@ -61,6 +66,11 @@ _CHAT: tuple[type[HoldfastError], ...] = (
     ModelRejected,
     ModelMalformed,
     ModelUnavailable,
+    StreamBroken,
+    RateLimited,
+    CircuitOpen,
+    QueueFull,
+    Shed,
     TimedOut,
 )
 _OPEN = {"/health", "/health/live", "/health/ready", "/healthz", "/readyz"}
@@ -119,7 +129,11 @@ def _add_errors(path: str, method: str, operation: dict[str, Any]) -> None:
             responses["503"] = {"description": "Not ready.", "content": responses["200"]["content"]}
         return
     operation["security"] = [{"bearer": []}, {"apiKey": []}, {}]
-    errors = _SESSION_ERRORS[method] if path.startswith("/v1/sessions") else _GUARDED
+    errors = _GUARDED
+    if path.startswith("/v1/sessions"):
+        errors = _SESSION_ERRORS[method]
+    elif path.startswith("/v1/breakers/"):
+        errors = (*_GUARDED, NotFound)
     responses.update(_problems(errors))
     if path == "/health/detailed":
         responses["503"] = {
@@ -149,6 +163,16 @@ def _chat(path: str) -> dict[str, Any]:
         "description": "Answers with JSON, or with the turn's events as they happen where the caller accepts "
         "`text/event-stream`.",
         "operationId": "chat" if path == "/chat" else "chat_v1",
+        "parameters": [
+            {
+                "name": "priority",
+                "in": "header",
+                "required": False,
+                "schema": {"type": "string"},
+                "description": "RFC 9218: `u=0` to `u=3` where somebody waits, `u=4` and `u=5` for a step of another "
+                "agent, `u=6` and `u=7` for what can wait. It decides who is served when not everybody can be.",
+            }
+        ],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatBody"}}},

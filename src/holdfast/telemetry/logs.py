@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import traceback
+from collections.abc import Mapping
 from typing import Any, TextIO, cast
 
 import msgspec
@@ -87,6 +88,17 @@ def log_turns(ids: TurnIds, event: Event) -> None:
         case TurnEnded():
             facts = _facts(event, "outcome", "duration_s", "error") | msgspec.structs.asdict(event.usage)
             (logger.info if event.outcome == "success" else logger.warning)("agent_complete", **facts)
+
+
+_LOUD = frozenset({"breaker.moved", "share.moved", "rate.gated", "retry.gave_up", "budget.empty"})
+"""Notices that somebody should see who is not looking; the others are many when things go badly."""
+
+
+def log_notice(name: str, pipeline: str, key_class: str, facts: Mapping[str, object]) -> None:
+    """What a policy did: its moves as warnings, and single refusals, waits and retries for those who look closely."""
+    write = logger.warning if name in _LOUD else logger.debug
+    told = {key: value for key, value in facts.items() if value is not None}
+    write(name.replace(".", "_"), pipeline=pipeline, key_class=key_class, **told)
 
 
 def log_failure(error: BaseException) -> None:

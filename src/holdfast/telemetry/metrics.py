@@ -1,5 +1,5 @@
 """
-Metrics: the request and turn series.
+Metrics: the request and turn series, and the page they are on with those of the policies.
 
 Label values are closed sets: routes and agents come from their registries, never from a caller, and a session, a user
 or a turn never becomes a label. Series whose labels are known exist from the start, so that ``rate()`` sees the first
@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
 from holdfast.events import OUTCOMES, Event, ModelFinished, TurnEnded, TurnIds, TurnStarted
+from holdfast.telemetry.labels import OTHER
+from holdfast.telemetry.policies import PolicyMetrics
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS")
-OTHER = "_other"
-"""Stands for every label value outside its closed set."""
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 """Bucket edges of durations: the 2 s and 30 s of the service level objectives are among them."""
@@ -35,6 +35,9 @@ class Metrics:
     Args:
         version: Of Holdfast.
         agents: The names of the agents served.
+
+    Attributes:
+        policies: The series of the policies.
     """
 
     def __init__(self, version: str, agents: Iterable[str]) -> None:
@@ -83,6 +86,7 @@ class Metrics:
             "agent_build_info", "Always 1; the labels say what runs.", ("version", "python"), registry=registry
         )
         build.labels(version, platform.python_version()).set(1)
+        self.policies = PolicyMetrics(registry)
         self._agents: set[str] = set()
         for agent in agents:
             self.begin_agent(agent)
@@ -97,7 +101,8 @@ class Metrics:
         self.turns_in_progress.labels(agent)
 
     def observe(self, ids: TurnIds, event: Event) -> None:
-        """An observer: counts turns."""
+        """An observer: counts turns, and what their calls met with."""
+        self.policies.observe(event)
         match event:
             case TurnStarted():
                 self.turns_in_progress.labels(self._agent(ids.agent)).inc()
@@ -132,4 +137,5 @@ class Metrics:
 
     def page(self) -> tuple[bytes, str]:
         """The page a scraper reads, and its content type."""
+        self.policies.read()
         return generate_latest(self.registry), "text/plain; version=0.0.4; charset=utf-8"

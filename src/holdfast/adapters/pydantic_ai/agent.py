@@ -1,6 +1,6 @@
 """Serves a Pydantic AI agent."""
 
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,6 +10,7 @@ from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import FallbackExceptionGroup, ModelAPIError, UnexpectedModelBehavior
 from pydantic_ai.messages import AgentStreamEvent, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
+from pydantic_ai.models import Model
 from pydantic_ai.run import AgentRunResult
 
 from holdfast.adapters.pydantic_ai.capability import Crossings, StreamCrossings
@@ -30,16 +31,17 @@ class PydanticAgent:
     Args:
         agent: Any agent: with tools, structured output, a ``FallbackModel``, its own capabilities.
         name: What callers choose it by.
+        fallbacks: Models that are asked in this order when the agent's own has failed.
     """
 
-    def __init__(self, agent: AbstractAgent[Any, Any], name: str) -> None:
+    def __init__(self, agent: AbstractAgent[Any, Any], name: str, fallbacks: Sequence[Model] = ()) -> None:
         self._agent = agent
         self._name = name
         own: list[AbstractCapability[Any]] = []
         agent.root_capability.apply(own.append)
         guarded = any(isinstance(capability, Crossings) for capability in own)
-        self._crossings: list[Crossings] = [] if guarded else [Crossings()]
-        self._stream_crossings: list[Crossings] = [] if guarded else [StreamCrossings()]
+        self._crossings: list[Crossings] = [] if guarded else [Crossings(fallbacks)]
+        self._stream_crossings: list[Crossings] = [] if guarded else [StreamCrossings(fallbacks)]
         self._wants_turn = agent.deps_type is Turn
 
     @property

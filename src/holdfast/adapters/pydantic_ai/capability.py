@@ -1,22 +1,32 @@
 """The capability that takes an agent's model and tool calls through the guard of the turn it runs in."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
 from pydantic_ai import RunContext
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
 from pydantic_ai.capabilities.abstract import WrapRunHandler, WrapToolExecuteHandler
-from pydantic_ai.exceptions import ToolFailed
-from pydantic_ai.messages import ToolCallPart
+from pydantic_ai.exceptions import (
+    ApprovalRequired,
+    CallDeferred,
+    FallbackExceptionGroup,
+    ModelRetry,
+    RetryModelRequest,
+    ToolFailed,
+    ToolRetryError,
+)
+from pydantic_ai.messages import ModelResponse, ToolCallPart
 from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.run import AgentRunResult
 from pydantic_ai.settings import ModelSettings, merge_model_settings
 from pydantic_ai.tools import ToolDefinition
 
-from holdfast.adapters.pydantic_ai.model import guard_model
-from holdfast.errors import AttemptTimedOut
+from holdfast.adapters.pydantic_ai.model import GuardedModel, guard_model
+from holdfast.adapters.pydantic_ai.translate import translate
+from holdfast.errors import AttemptTimedOut, Refused
 from holdfast.guard import Guard, ambient
+from holdfast.resilience import FailureClass
 from holdfast.tools import ToolError
 
 MODELS_KEPT = 64
@@ -31,10 +41,16 @@ class GuardedOnce(NamedTuple):
 
 
 class Crossings(AbstractCapability[Any]):
-    """Takes an agent's model and tool calls through the guard of the turn it runs in."""
+    """
+    Takes an agent's model and tool calls through the guard of the turn it runs in.
 
-    def __init__(self) -> None:
+    Args:
+        fallbacks: Models that are asked in this order when the agent's own has failed. They are entered elsewhere.
+    """
+
+    def __init__(self, fallbacks: Sequence[Model] = ()) -> None:
         self.id = "holdfast"
+        self._fallbacks = tuple(fallbacks)
         self._guarded: dict[int, GuardedOnce] = {}
 
     def get_ordering(self) -> CapabilityOrdering:
@@ -47,8 +63,31 @@ class Crossings(AbstractCapability[Any]):
         if known is None:
             if len(self._guarded) >= MODELS_KEPT:
                 self._guarded.clear()
-            known = self._guarded[id(model)] = GuardedOnce(model, guard_model(model))
+            place = self._place(model)
+            guarded = guard_model(model, elsewhere=place < len(self._fallbacks), standby=place > 0)
+            known = self._guarded[id(model)] = GuardedOnce(model, guarded)
         return known.guarded
+
+    async def on_model_request_error(
+        self, ctx: RunContext[Any], *, request_context: ModelRequestContext, error: Exception
+    ) -> ModelResponse:
+        """Ask again where that may help: the same model, if the guard says so after its wait, or else the next one."""
+        del ctx
+        guard, model = ambient.get(), request_context.model
+        if guard is None or isinstance(error, FallbackExceptionGroup):
+            raise error
+        served = model if isinstance(model, GuardedModel) else self.get_wrapper_model(model)
+        known = translate(error)
+        if isinstance(served, GuardedModel) and await guard.model.again(served.key(), known):
+            raise RetryModelRequest
+        place = self._place(served.wrapped if isinstance(served, GuardedModel) else model)
+        if place < len(self._fallbacks) and guard.model.may_ask_another():
+            raise RetryModelRequest(self._fallbacks[place])
+        raise error
+
+    def _place(self, model: Model) -> int:
+        """0 for the agent's own model, and from 1 for its fallbacks."""
+        return next((at for at, fallback in enumerate(self._fallbacks, 1) if fallback is model), 0)
 
     async def wrap_tool_execute(
         self,
@@ -59,16 +98,16 @@ class Crossings(AbstractCapability[Any]):
         args: dict[str, Any],
         handler: WrapToolExecuteHandler,
     ) -> Any:
-        """Run the tool through the guard. The model is told of a tool that could not do it or took too long."""
+        """Run the tool through the guard. The model is told of a tool that could not do it, or not now or in time."""
         del ctx, tool_def
         guard = ambient.get()
         if guard is None:
             return await handler(args)
         try:
-            return await guard.tool(call.tool_name, args, call.tool_call_id, lambda: handler(args))
+            return await guard.tool(call.tool_name, args, call.tool_call_id, lambda: _answered(handler(args)))
         except ToolError as error:
             raise ToolFailed(str(error)) from error
-        except AttemptTimedOut as error:
+        except (AttemptTimedOut, Refused) as error:
             raise ToolFailed(error.detail) from error
 
 
@@ -115,3 +154,12 @@ class HoldfastCapability(StreamCrossings):
                 return await handler()
             finally:
                 ambient.reset(token)
+
+
+async def _answered(call: Awaitable[Any]) -> Any:
+    """A tool's call. What it tells the model, or asks of it, is an answer and no failure of the tool."""
+    try:
+        return await call
+    except (ModelRetry, ToolFailed, ToolRetryError, ApprovalRequired, CallDeferred) as told:
+        told.failure_class = FailureClass.TOOL_ERROR  # type: ignore[union-attr]  # what `recognise` looks for
+        raise

@@ -1,6 +1,8 @@
 """A model whose every attempt crosses the guard."""
 
 import copy
+import functools
+import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -14,9 +16,11 @@ from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings, merge_model_settings
 
+from holdfast.adapters.pydantic_ai.history import chars_in
 from holdfast.adapters.pydantic_ai.translate import translate
-from holdfast.errors import AttemptTimedOut, HoldfastError
-from holdfast.guard import Attempt, ModelKey, ambient
+from holdfast.errors import AttemptTimedOut, HoldfastError, ModelUnavailable, Refused, StreamBroken
+from holdfast.guard import Attempt, Guard, ModelKey, ambient
+from holdfast.store import tokens_in
 
 SYSTEMS_THAT_SAY_WHY = frozenset({"anthropic", "openai"})
 """Providers that end every stream with a reason: without one, the stream was cut."""
@@ -24,20 +28,33 @@ SYSTEMS_THAT_SAY_WHY = frozenset({"anthropic", "openai"})
 _NO_SDK_RETRIES = ModelSettings(max_retries=0)
 
 
-def guard_model(model: Model) -> Model:
-    """``model`` with the guard around every attempt. Inside a ``FallbackModel``, each model is guarded by itself."""
+def guard_model(model: Model, *, elsewhere: bool = False, standby: bool = False) -> Model:
+    """
+    ``model`` with the guard around every attempt. Inside a ``FallbackModel``, each model is guarded by itself.
+
+    Args:
+        model: Which model.
+        elsewhere: Whether another one is asked if it fails.
+        standby: Whether it is asked when another one has failed.
+    """
     if not isinstance(model, FallbackModel):
-        return GuardedModel(model)
+        return GuardedModel(model, elsewhere=elsewhere, standby=standby)
     inner = copy.copy(model)
-    inner.models = [guard_model(candidate) for candidate in model.models]
+    last = len(model.models) - 1
+    inner.models = [
+        guard_model(candidate, elsewhere=elsewhere or at < last, standby=standby or at > 0)
+        for at, candidate in enumerate(model.models)
+    ]
     return inner
 
 
 class GuardedModel(WrapperModel):
     """A model whose every attempt passes the guard of the turn it is called in. It owns nothing of the model."""
 
-    def __init__(self, wrapped: Model) -> None:
+    def __init__(self, wrapped: Model, *, elsewhere: bool = False, standby: bool = False) -> None:
         super().__init__(wrapped)
+        self._elsewhere = elsewhere
+        self._standby = standby
         retries = getattr(getattr(wrapped, "client", None), "max_retries", None)
         can_be_told = "max_retries" not in wrapped.unsupported_settings
         self._extra = _NO_SDK_RETRIES if retries != 0 and can_be_told else None
@@ -73,7 +90,7 @@ class GuardedModel(WrapperModel):
                 raise translate(error) from error
 
         try:
-            return await guard.model(self._key(), None, call)
+            return await guard.model(self.key(), _estimate(guard, messages, settings), call)
         except HoldfastError as error:
             self._as_pydantic(error)
 
@@ -94,7 +111,7 @@ class GuardedModel(WrapperModel):
                 yield response
             return
         try:
-            async with guard.model.stream(self._key(), None) as attempt:
+            async with guard.model.stream(self.key(), _estimate(guard, messages, settings)) as attempt:
                 try:
                     async with opened as response:
                         try:
@@ -103,7 +120,10 @@ class GuardedModel(WrapperModel):
                             attempt.used(response.usage.input_tokens, response.usage.output_tokens)
                         self._refuse_cut(response)
                 except (ModelAPIError, UnexpectedModelBehavior) as error:
-                    raise translate(error) from error
+                    known = translate(error)
+                    if attempt.first_token_ns is not None and isinstance(known, ModelUnavailable):
+                        known = StreamBroken(f"the answer of {self.model_name} broke off: {type(error).__name__}")
+                    raise known from error
         except HoldfastError as error:
             self._as_pydantic(error)
 
@@ -118,13 +138,33 @@ class GuardedModel(WrapperModel):
         if self.wrapped.canonical_system in SYSTEMS_THAT_SAY_WHY and not said_why:
             raise ModelAPIError(self.model_name, "the stream broke off before its end")
 
-    def _key(self) -> ModelKey:
-        return ModelKey(self.wrapped.system, self.wrapped.model_name)
+    def key(self) -> ModelKey:
+        """What the guard keeps its state by."""
+        wrapped = self.wrapped
+        credential = _fingerprint(getattr(getattr(wrapped, "client", None), "api_key", None))
+        return ModelKey(wrapped.system, wrapped.model_name, credential, self._elsewhere, self._standby)
 
     def _as_pydantic(self, error: HoldfastError) -> NoReturn:
         """What Pydantic AI, a ``FallbackModel`` above all, expects of a model that failed."""
+        if isinstance(error, Refused | StreamBroken):
+            raise ModelAPIError(self.model_name, error.detail) from error
         if isinstance(error.__cause__, ModelAPIError | UnexpectedModelBehavior):
             raise error.__cause__
         if isinstance(error, AttemptTimedOut):
             raise ModelRequestTimeout(self.model_name, 0.0) from error
         raise error
+
+
+def _estimate(guard: Guard, messages: list[ModelMessage], settings: ModelSettings | None) -> int | None:
+    """Tokens that a request may take, its answer included, where there is a limit on them."""
+    if not guard.model.counts_tokens:
+        return None
+    return tokens_in(chars_in(messages)) + (settings or {}).get("max_tokens", 0)
+
+
+@functools.cache
+def _fingerprint(secret: object) -> str:
+    """Names a credential without telling it."""
+    if not isinstance(secret, str) or not secret:
+        return ""
+    return hashlib.blake2b(secret.encode(), digest_size=4, person=b"holdfast").hexdigest()

@@ -16,6 +16,8 @@ from holdfast.errors import (
     ModelMalformed,
     ModelRejected,
     ModelUnavailable,
+    Refused,
+    StreamBroken,
 )
 
 
@@ -24,6 +26,8 @@ def translate(error: BaseException) -> HoldfastError:
     match error:
         case HoldfastError():
             return error
+        case ModelAPIError(__cause__=Refused() | StreamBroken() as known):
+            return known
         case ModelRequestTimeout() | ModelTimeoutError():
             return AttemptTimedOut(f"the model {error.model_name} did not answer in time")
         case ModelRequestRejectedError():

@@ -1,0 +1,242 @@
+"""
+The policies that turns, model calls and tool calls pass, made once from the settings.
+
+::
+
+    ingress   Rate(all, user) ▸ shedding                                            a turn
+    model     Retry ▸ Breaker(target, credential) ▸ Rate(credential) ▸ Bulkhead     a model call
+    tool      Breaker(tool) ▸ Rate(all, user, tool) ▸ Bulkhead(agent)               a tool call
+"""
+
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+from holdfast.clock import NS, Clock
+from holdfast.errors import Shed
+from holdfast.guard.spec import GuardSpec
+from holdfast.resilience import (
+    Adaptive,
+    Breaker,
+    Budget,
+    Bulkhead,
+    Call,
+    CircuitSpec,
+    Fact,
+    Limit,
+    Notice,
+    Pipeline,
+    Priority,
+    Rate,
+    Retry,
+    Share,
+    Shedder,
+    ShedRefused,
+    Sink,
+    per,
+)
+
+_MAX_OPEN_S = 600.0
+_LEAST_CONCURRENT = 4
+
+
+class Who(NamedTuple):
+    """On whose behalf calls are made, and by which agent."""
+
+    user: str = ""
+    agent: str = ""
+
+
+NOBODY = Who()
+
+
+class Policies:
+    """
+    Every policy of one process.
+
+    Args:
+        spec: Their settings.
+        clock: Where time and chance come from.
+        sink: Takes in what they tell; None for nobody.
+        share: Where several processes keep rate limits together; None for this process alone.
+
+    Attributes:
+        spec, clock: As given.
+        ingress, model, tool: The pipelines.
+        shedder: Who is let in when more turns come than can run.
+    """
+
+    def __init__(self, spec: GuardSpec, clock: Clock, sink: Sink | None = None, share: Share | None = None) -> None:
+        self.spec = spec
+        self.clock = clock
+        self._sink = sink
+        self.ingress = Pipeline("ingress", _ingress_rate(spec, share), clock=clock, sink=sink, max_keys=100_000)
+        self.model = Pipeline(
+            "model",
+            _retry(spec),
+            _model_breaker(spec),
+            _model_rate(spec, share),
+            _model_bulkhead(spec),
+            clock=clock,
+            sink=sink,
+        )
+        self.tool = Pipeline(
+            "tool",
+            _tool_breaker(spec),
+            _tool_rate(spec, share),
+            _tool_bulkhead(spec),
+            clock=clock,
+            sink=sink,
+            max_keys=100_000,
+        )
+        self.shedder = Shedder(spec.turns, clock, clock.random.random)
+
+    @property
+    def pipelines(self) -> tuple[Pipeline, ...]:
+        """All of them, from the outside in."""
+        return self.ingress, self.model, self.tool
+
+    @asynccontextmanager
+    async def admit(self, user: str, priority: Priority) -> AsyncIterator[None]:
+        """
+        Let a turn in, and hold its place for the length of the block.
+
+        Raises:
+            RateLimited: too many turns by this user, or by everybody.
+            Shed: too many turns run and wait.
+        """
+        async with self.ingress.guard(Call(user=user)):
+            try:
+                permit = await self.shedder.enter(priority, self.spec.turn_s)
+            except ShedRefused as refused:
+                raise self._shed(refused, priority) from None
+            try:
+                yield
+            finally:
+                self.shedder.leave(permit)
+
+    def tool_s(self, tool: str) -> float:
+        """Seconds one call of ``tool`` may take."""
+        own = self.spec.tools.get(tool)
+        return self.spec.tool_s if own is None or own.timeout_s is None else own.timeout_s
+
+    def _shed(self, refused: ShedRefused, priority: Priority) -> Shed:
+        kind, wait_s = priority.name.lower(), refused.retry_after_ns / NS
+        if self._sink is not None:
+            facts: dict[str, Fact] = {"priority": kind, "reason": refused.why, "retry_after_s": wait_s}
+            self._sink(Notice(self.clock.now(), "shed", "ingress", facts=facts))
+        return Shed(
+            f"the server runs as many turns as it may, and this one would have to wait too long; "
+            f"try again in {wait_s:.3g} s",
+            retry_after_s=wait_s,
+            guard="shed",
+            key_class="all",
+            reason=refused.why,
+        )
+
+
+def _ingress_rate(spec: GuardSpec, share: Share | None) -> Rate:
+    return Rate(
+        Limit("turns", per.second(spec.all_per_s, spec.all_burst)),
+        Limit("turns", per.second(spec.user_per_s, spec.user_burst), key=per.user),
+        max_wait_s=0,
+        gate=None,
+        share=share,
+        mode=spec.mode,
+    )
+
+
+def _retry(spec: GuardSpec) -> Retry:
+    return Retry(attempts=spec.attempts, budget=Budget(ratio=spec.retry_ratio))
+
+
+def _model_breaker(spec: GuardSpec) -> Breaker:
+    return Breaker(
+        key=per.target,
+        account=per.credential,
+        closed_s=spec.credential_s,
+        consecutive=spec.breaker_failures,
+        failure_ratio=spec.breaker_failure_ratio,
+        open_s=spec.breaker_open_s,
+        max_open_s=max(_MAX_OPEN_S, spec.breaker_open_s),
+        need=spec.breaker_successes,
+        lease_s=spec.model_s + spec.model_wait_s,
+        mode=spec.mode,
+    )
+
+
+def _model_rate(spec: GuardSpec, share: Share | None) -> Rate:
+    limits = []
+    if spec.model_per_minute is not None:
+        limits.append(Limit("requests", per.minute(spec.model_per_minute), key=per.credential))
+    if spec.model_tokens_per_minute is not None:
+        limits.append(Limit("tokens", per.minute(spec.model_tokens_per_minute), key=per.credential))
+    return Rate(
+        *limits,
+        max_wait_s=spec.model_wait_s,
+        max_queue=spec.model_queue,
+        gate=per.target,
+        share=share if limits else None,
+        mode=spec.mode,
+    )
+
+
+def _model_bulkhead(spec: GuardSpec) -> Bulkhead:
+    limit = Adaptive(
+        start=spec.model_concurrent, min=min(_LEAST_CONCURRENT, spec.model_concurrent), max=spec.model_concurrent
+    )
+    return Bulkhead(limit, queue=spec.model_queue, max_wait_s=spec.model_wait_s, key=per.target, mode=spec.mode)
+
+
+def _tool_breaker(spec: GuardSpec) -> Breaker:
+    usual = Breaker(
+        key=per.tool,
+        account=None,
+        consecutive=spec.breaker_failures,
+        failure_ratio=spec.breaker_failure_ratio,
+        open_s=spec.breaker_open_s,
+        max_open_s=max(_MAX_OPEN_S, spec.breaker_open_s),
+        need=spec.breaker_successes,
+        lease_s=spec.tool_s + spec.tool_wait_s,
+        mode=spec.mode,
+    )
+    special: dict[Hashable, CircuitSpec] = {}
+    for name, own in spec.tools.items():
+        open_s = own.breaker_open_s or spec.breaker_open_s
+        special[name] = replace(
+            usual,
+            consecutive=own.breaker_failures or spec.breaker_failures,
+            open_s=open_s,
+            max_open_s=max(_MAX_OPEN_S, open_s),
+            lease_s=(own.timeout_s or spec.tool_s) + spec.tool_wait_s,
+        )
+    return replace(usual, special=special)
+
+
+def _tool_rate(spec: GuardSpec, share: Share | None) -> Rate:
+    return Rate(
+        Limit("calls", per.second(spec.tools_per_s)),
+        Limit("calls", per.second(spec.user_tools_per_s), key=per.user),
+        Limit(
+            "calls",
+            per.second(spec.tool_per_s),
+            key=per.tool,
+            special={name: per.second(own.per_s) for name, own in spec.tools.items() if own.per_s is not None},
+        ),
+        max_wait_s=spec.tool_wait_s,
+        max_queue=spec.tool_queue,
+        gate=None,
+        share=share,
+        mode=spec.mode,
+    )
+
+
+def _tool_bulkhead(spec: GuardSpec) -> Bulkhead:
+    return Bulkhead(
+        spec.tool_concurrent,
+        queue=spec.tool_queue,
+        max_wait_s=spec.tool_wait_s,
+        key=per.agent,
+        mode=spec.mode,
+    )
