@@ -14,13 +14,15 @@ import importlib.util
 import time
 from collections.abc import Awaitable, Callable
 
-from holdfast.clock import Clock
+from holdfast.clock import NS, Clock
 from holdfast.errors import AttemptTimedOut
 from holdfast.resilience import within
-from holdfast.resilience.breaker import Breaker, BreakerSpec, Permit
-from holdfast.resilience.bulkhead import Bulkhead
-from holdfast.resilience.rate import Limit, per, take_all
+from holdfast.resilience.bucket import Bucket, take_all
+from holdfast.resilience.circuit import Circuit, CircuitSpec, Permit
+from holdfast.resilience.compartment import Compartment
+from holdfast.resilience.keys import per
 from holdfast.resilience.rate_queue import RateQueue
+from holdfast.resilience.wheel import Wheel
 
 Call = Callable[[], Awaitable[None]]
 ENDLESS = per.second(1_000_000_000)
@@ -32,9 +34,9 @@ async def work() -> None:
 
 def ours(clock: Clock) -> dict[str, Call]:
     """Each of our policies around ``work``."""
-    breaker = Breaker(BreakerSpec(), "bench", clock.random.random)
-    limits = [Limit(name, ENDLESS) for name in ("global", "user", "tool")]
-    queue, bulkhead = RateQueue(clock, 10), Bulkhead(100, 10)
+    breaker = Circuit(CircuitSpec(), "bench", clock.random.random)
+    limits = [Bucket(name, ENDLESS) for name in ("global", "user", "tool")]
+    queue, bulkhead = RateQueue(clock, 10), Compartment(100, 10)
     one, three = [(limits[0], 1)], [(limit, 1) for limit in limits]
 
     async def with_breaker() -> None:
@@ -64,6 +66,18 @@ def ours(clock: Clock) -> dict[str, Call]:
         async with within(clock, 30.0, AttemptTimedOut):
             await work()
 
+    async def with_fuse() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        fuse = Wheel.of(task.get_loop(), clock).light(task, clock.now() + 30 * NS)
+        try:
+            await work()
+        except BaseException as error:
+            if fuse.out(error):
+                raise AttemptTimedOut from error
+            raise
+        fuse.out(None)
+
     return {
         "breaker": with_breaker,
         "limit": with_limit,
@@ -71,12 +85,18 @@ def ours(clock: Clock) -> dict[str, Call]:
         "limit that may wait": with_queue,
         "bulkhead": with_bulkhead,
         "time limit": with_time_limit,
+        "time limit, its fuse alone": with_fuse,
     }
 
 
 def theirs() -> dict[str, Call]:
     """The same by other libraries, as their documentation has it, where they are installed."""
-    rows: dict[str, Call] = {}
+
+    async def timeout() -> None:
+        async with asyncio.timeout(30.0):
+            await work()
+
+    rows: dict[str, Call] = {"asyncio.timeout": timeout}
     if importlib.util.find_spec("aiobreaker"):
         breaker = importlib.import_module("aiobreaker").CircuitBreaker()
         rows["aiobreaker"] = lambda: breaker.call_async(work)

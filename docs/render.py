@@ -20,6 +20,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from public_api import api
 
 from holdfast import config, errors, events
+from holdfast.config.files import FILE_VARIABLE, FILES
 from holdfast.telemetry import Metrics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +32,8 @@ def configuration() -> str:
     """Every setting, from the parts' own specs."""
     parts = [CONFIGURATION]
     for section in config.describe():
-        rows = [(f"`{key.name}`", _range(key), _default(key), key.doc, f"`{key.variable}`") for key in section.keys]
+        keys = [row for key in section.keys for row in (key, *key.keys)]
+        rows = [(f"`{key.name}`", _range(key), _default(key), key.doc, f"`{key.variable}`") for key in keys]
         table = _table(("Key", "Type", "Default", "Meaning", "Variable"), rows)
         parts.append(f"## {section.name}\n\n{_markdown(section.doc)}\n\n{table}")
     return _document("Configuration", *parts)
@@ -65,7 +67,9 @@ def events_page() -> str:
 def metrics_page() -> str:
     """Every metric."""
     kinds = {prometheus_client.Counter: "counter", prometheus_client.Gauge: "gauge"}
-    collectors = [made for made in vars(Metrics("0", ())).values() if isinstance(made, MetricWrapperBase)]
+    metrics = Metrics("0", ())
+    every = [*vars(metrics).values(), *vars(metrics.policies).values()]
+    collectors = [made for made in every if isinstance(made, MetricWrapperBase)]
     rows = []
     for made in collectors:
         [about] = made.describe()
@@ -109,6 +113,11 @@ METRICS_SAY = """\
 On the metrics port and at `/metrics` of the API, in the Prometheus text format. Durations are in seconds. Label values
 are closed sets: what is outside of them is told as `_other`, and no session, user or turn ever becomes a label. Series
 whose labels are known exist from the start. `process_*` and `python_gc_*` come on top.
+
+No label tells a credential: what is kept for one model with several of them shares a label, and of several circuits the
+worst state is shown. `model:credential` stands for the circuits of all credentials. A circuit that somebody forced open
+is `open`, and one that somebody disabled is `closed`. The `limiter` is `global`, `user` or `tool`. In the mode
+`observe` nothing is refused, and so nothing is counted as a rejection.
 """
 
 
@@ -116,8 +125,8 @@ CONFIGURATION = f"""\
 Every setting has a default that is safe in production. Four sources may change it; the later one wins:
 
 1. the default,
-2. the file `{config.FILES[0]}` (or `{config.FILES[1]}`, `{config.FILES[2]}`) in the working directory, or the one
-   that `--config` or the variable `{config.FILE_VARIABLE}` names,
+2. the file `{FILES[0]}` (or `{FILES[1]}`, `{FILES[2]}`) in the working directory, or the one
+   that `--config` or the variable `{FILE_VARIABLE}` names,
 3. the environment variable in the table's last column,
 4. the command's own option, where it has one.
 
@@ -128,10 +137,16 @@ cors_origins = ["https://app.example"]
 
 [resilience]
 turn_s = 90
+
+[resilience.tools.web_search]
+timeout_s = 10
+per_s = 2
 ```
 
-In the environment a list is JSON or separated by commas. An empty text stands for none where a setting may be none.
-Paths are relative to the working directory.
+`NAME` in a key stands for a name of your choice, such as `web_search` above. In the environment a list is JSON or
+separated by commas, and named tables are JSON: `HOLDFAST_RESILIENCE__TOOLS='{{"web_search": {{"per_s": 2}}}}'`. A later
+source replaces the value of an earlier one as a whole, a list or named tables too. An empty text stands for none where
+a setting may be none. Paths are relative to the working directory.
 
 A secret is best not written down: `env:NAME` takes it from a variable, `file:PATH` from a file, whose last line break
 is dropped. Secrets are never shown, not even in an error.
@@ -147,6 +162,7 @@ Whatever is wrong keeps the server from starting, with one line for each problem
 ```text
 holdfast.toml: unknown key server.prot; did you mean server.port?
 HOLDFAST_SERVER__PORT: server.port must be between 0 and 65535, got "99999"
+holdfast.toml: resilience.tools.web_search.per_s must be between 1 and 1000000, got 0
 ```
 """
 
@@ -205,6 +221,29 @@ TO_DO: dict[str, dict[str, str]] = {
         "Caller": "Send the request again: another replica, or this one after its restart, will take it.",
         "Operator": "Expected at a restart; if callers notice, raise `shutdown.lame_duck_s`.",
     },
+    "RateLimited": {
+        "Caller": "Wait for `retry_after`, then send it again. `key_class` says whose limit it is: your own is `user`.",
+        "Operator": "`user` and `all` are `resilience.user_per_s`, `resilience.all_per_s` and their bursts; "
+        "`credential` is `resilience.model_per_minute` or `resilience.model_tokens_per_minute`; `target` is a provider "
+        "that named a time.",
+        "Developer": "Catch it around a model or tool call the agent can do without.",
+    },
+    "CircuitOpen": {
+        "Caller": "Try again after `Retry-After`; without one, a person has to act first.",
+        "Operator": "`holdfast breakers list` names the circuit. `credential` is an API key that was refused or has no "
+        "credit: with a new key restart, with new credit reset the circuit. If it lasts, set `llm.fallbacks`.",
+        "Developer": "Catch it to answer without what is failing; it was not called.",
+    },
+    "QueueFull": {
+        "Caller": "Try again later, after `Retry-After`.",
+        "Operator": "Look for what became slow. If it is not, raise `resilience.model_concurrent` or "
+        "`resilience.tool_concurrent`.",
+        "Developer": "Make fewer calls at a time.",
+    },
+    "Shed": {
+        "Caller": "Wait for `Retry-After`. Send what can wait with `Priority: u=7`.",
+        "Operator": "Add processes, or raise `resilience.turns` if this one has processor time and memory to spare.",
+    },
     "TimedOut": {
         "Caller": "Check what has happened before repeating a request that changes something.",
         "Operator": "Look at the turn's model and tool calls for the slow one.",
@@ -229,6 +268,11 @@ TO_DO: dict[str, dict[str, str]] = {
         "Caller": "Report the `trace_id`.",
         "Operator": "Check `llm.api_key`, `llm.model` and `llm.base_url`; at level `debug` the log has the reason.",
         "Developer": "Check what the agent sent: too long, or a parameter this model does not take.",
+    },
+    "StreamBroken": {
+        "Caller": "Ask again, and drop what has come: the next answer begins anew.",
+        "Operator": "If it is frequent, look at the provider, and at proxies that cut long connections.",
+        "Developer": "Keep what has come only if a part of an answer is of use.",
     },
     "ModelMalformed": {
         "Caller": "Try again, or ask differently.",
@@ -292,13 +336,13 @@ def _range(key: config.Key) -> str:
         return " or ".join(f"`{choice}`" for choice in key.allowed.removeprefix("one of ").split(", "))
     if found := re.match(r"text that matches (\S+), such as", key.allowed):
         return f"text matching `{found[1]}`"
-    words = key.type.removeprefix("a ") + (" or none" if key.optional else "")
-    return f"{words}, {key.allowed}" if key.allowed else words
+    words = key.type.removeprefix("a ") + (f", {key.allowed}," if key.allowed else "")
+    return words + " or none" if key.optional else words.removesuffix(",")
 
 
 def _default(key: config.Key) -> str:
     values = key.default if isinstance(key.default, list) else [key.default]
-    words = {"None": "none", "": "empty"}
+    words = {"None": "none", "": "empty", "{}": "empty"}
     return ", ".join(words.get(str(value), f"`{value}`") for value in values) or "empty"
 
 
