@@ -550,4 +550,7 @@ def test_what_may_be_left_out_may_be_none() -> None:
 def test_the_page_tells_the_defaults_in_force() -> None:
     page = (Path(__file__).parents[2] / "docs" / "resilience" / "breaker.md").read_text("utf-8")
     told = re.findall(r"^\| `(\w+)` \| `?([\w.]+)`? \| .+ \|$", page.partition("## Errors")[0], re.MULTILINE)
-    assert dict(told) == {one.name: str(one.default) for one in fields(CircuitSpec)}
+    rules = {one.name for one in fields(CircuitSpec)}
+    assert {name: value for name, value in told if name in rules} == {
+        one.name: str(one.default) for one in fields(CircuitSpec)
+    }
