@@ -160,6 +160,30 @@ async def test_a_breaker_that_opens_in_one_process_opens_in_the_other(pair: Any)
                     await asyncio.sleep(0.02)
 
 
+async def test_a_target_is_tried_by_one_process_at_a_time(pair: Any) -> None:
+    with running_simulator([{"say": "hello"}]) as sim:
+        model = {"llm__model": "anthropic:claude-sonnet-5-5", "llm__base_url": sim.url, "llm__api_key": "k"}
+        servers = pair(**model, resilience__breaker_open_s=1, resilience__breaker_successes=1)
+        async with httpx2.AsyncClient(timeout=20, trust_env=False) as http:
+
+            async def ask(server: Server) -> int:
+                return (await http.post(f"{server.url}/chat", json={"message": "hello"})).status_code
+
+            sim.add_fault("server_error", times=5)
+            assert {await ask(servers[0]) for _ in range(5)} == {503}
+            async with asyncio.timeout(10):
+                while (await state(http, servers[1])) != "half_open":  # noqa: ASYNC110 - it is in another process
+                    await asyncio.sleep(0.02)
+            await asyncio.sleep(0.5)  # Both breaks are over: the longest is 1.2 s.
+            sim.requests.clear()
+            sim.add_fault({"kind": "slow_first_token", "seconds": 0.5})
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(ask(server)) for server in servers for _ in range(10)]
+            assert sim.max_in_flight == 1
+            codes = [task.result() for task in tasks]
+            assert codes.count(200) == len(sim.requests) >= 1
+
+
 async def breakers(http: httpx2.AsyncClient, server: Server) -> dict[str, str]:
     found = (await http.get(f"{server.url}/v1/breakers")).json()["breakers"]
     return {one["name"]: one["state"] for one in found}

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from holdfast.clock import NS, Clock
 from holdfast.errors import Shed
+from holdfast.guard.sharing import Sharing
 from holdfast.guard.spec import GuardSpec
 from holdfast.resilience import (
     Adaptive,
@@ -30,7 +31,6 @@ from holdfast.resilience import (
     Priority,
     Rate,
     Retry,
-    Share,
     Shedder,
     ShedRefused,
     Sink,
@@ -59,7 +59,7 @@ class Policies:
         spec: Their settings.
         clock: Where time and chance come from.
         sink: Takes in what they tell; None for nobody.
-        share: Where several processes keep rate limits together; None for this process alone.
+        share: What several processes keep together: rate limits, and places for probes; None for this process alone.
 
     Attributes:
         spec, clock: As given.
@@ -67,7 +67,7 @@ class Policies:
         shedder: Who is let in when more turns come than can run.
     """
 
-    def __init__(self, spec: GuardSpec, clock: Clock, sink: Sink | None = None, share: Share | None = None) -> None:
+    def __init__(self, spec: GuardSpec, clock: Clock, sink: Sink | None = None, share: Sharing | None = None) -> None:
         self.spec = spec
         self.clock = clock
         self._sink = sink
@@ -75,7 +75,7 @@ class Policies:
         self.model = Pipeline(
             "model",
             _retry(spec),
-            _model_breaker(spec),
+            _model_breaker(spec, share),
             _model_rate(spec, share),
             _model_bulkhead(spec),
             clock=clock,
@@ -83,7 +83,7 @@ class Policies:
         )
         self.tool = Pipeline(
             "tool",
-            _tool_breaker(spec),
+            _tool_breaker(spec, share),
             _tool_rate(spec, share),
             _tool_bulkhead(spec),
             clock=clock,
@@ -136,7 +136,7 @@ class Policies:
         )
 
 
-def _ingress_rate(spec: GuardSpec, share: Share | None) -> Rate:
+def _ingress_rate(spec: GuardSpec, share: Sharing | None) -> Rate:
     return Rate(
         Limit("turns", per.second(spec.all_per_s, spec.all_burst)),
         Limit("turns", per.second(spec.user_per_s, spec.user_burst), key=per.user),
@@ -151,7 +151,7 @@ def _retry(spec: GuardSpec) -> Retry:
     return Retry(attempts=spec.attempts, budget=Budget(ratio=spec.retry_ratio))
 
 
-def _model_breaker(spec: GuardSpec) -> Breaker:
+def _model_breaker(spec: GuardSpec, share: Sharing | None) -> Breaker:
     return Breaker(
         key=per.target,
         account=per.credential,
@@ -162,11 +162,12 @@ def _model_breaker(spec: GuardSpec) -> Breaker:
         max_open_s=max(_MAX_OPEN_S, spec.breaker_open_s),
         need=spec.breaker_successes,
         lease_s=spec.model_s + spec.model_wait_s,
+        share=share,
         mode=spec.mode,
     )
 
 
-def _model_rate(spec: GuardSpec, share: Share | None) -> Rate:
+def _model_rate(spec: GuardSpec, share: Sharing | None) -> Rate:
     limits = []
     if spec.model_per_minute is not None:
         limits.append(Limit("requests", per.minute(spec.model_per_minute), key=per.credential))
@@ -189,7 +190,7 @@ def _model_bulkhead(spec: GuardSpec) -> Bulkhead:
     return Bulkhead(limit, queue=spec.model_queue, max_wait_s=spec.model_wait_s, key=per.target, mode=spec.mode)
 
 
-def _tool_breaker(spec: GuardSpec) -> Breaker:
+def _tool_breaker(spec: GuardSpec, share: Sharing | None) -> Breaker:
     usual = Breaker(
         key=per.tool,
         account=None,
@@ -199,6 +200,7 @@ def _tool_breaker(spec: GuardSpec) -> Breaker:
         max_open_s=max(_MAX_OPEN_S, spec.breaker_open_s),
         need=spec.breaker_successes,
         lease_s=spec.tool_s + spec.tool_wait_s,
+        share=share,
         mode=spec.mode,
     )
     special: dict[Hashable, CircuitSpec] = {}
@@ -214,7 +216,7 @@ def _tool_breaker(spec: GuardSpec) -> Breaker:
     return replace(usual, special=special)
 
 
-def _tool_rate(spec: GuardSpec, share: Share | None) -> Rate:
+def _tool_rate(spec: GuardSpec, share: Sharing | None) -> Rate:
     return Rate(
         Limit("calls", per.second(spec.tools_per_s)),
         Limit("calls", per.second(spec.user_tools_per_s), key=per.user),

@@ -61,6 +61,17 @@ class Sharing:
         if needs:
             self._soon(self._coord.charge(_needs(needs)))
 
+    async def probe(self, name: str, slots: int, lease_ns: int) -> str | None:
+        """A place to try a target that has failed, among all processes; None where all are taken. See ``Probes``."""
+        try:
+            return await self._coord.probe(name, slots, lease_ns)
+        except CoordUnavailable as away:
+            raise ShareUnavailable(str(away)) from away
+
+    def release(self, name: str, probe: str) -> None:
+        """Give a place back, soon."""
+        self._soon(self._coord.release(name, probe))
+
     @asynccontextmanager
     async def joined(self, pipelines: Sequence[Pipeline]) -> AsyncIterator[None]:
         """

@@ -7,7 +7,7 @@ or has no credit, for every target it would have been used for: asking again hel
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from holdfast.clock import NS
 from holdfast.errors import CircuitOpen
@@ -15,6 +15,7 @@ from holdfast.resilience.circuit import Circuit, CircuitSpec, Permit, Refusal, S
 from holdfast.resilience.classify import TREATMENTS
 from holdfast.resilience.guards import NOT_YET, Attempt, Ending, Mode, Surroundings
 from holdfast.resilience.keys import Key, key_class, per
+from holdfast.resilience.share import Probes
 from holdfast.resilience.table import KeyTable
 
 
@@ -28,6 +29,7 @@ class Breaker(CircuitSpec):
         account: What a refused or unpaid credential closes; None to treat that like other errors of the caller's.
         closed_s: Seconds it stays closed where the target does not say, > 0.
         special: Keys whose circuits have rules of their own.
+        share: Where several processes keep the places for probes together; None for this process alone.
         mode: ``observe`` lets everybody through, and tells whom it would have refused.
     """
 
@@ -35,6 +37,7 @@ class Breaker(CircuitSpec):
     account: Key | None = per.credential
     closed_s: float = 600
     special: Mapping[Hashable, CircuitSpec] = field(default_factory=dict)
+    share: Probes | None = None
     mode: Mode = "enforce"
 
     def __post_init__(self) -> None:
@@ -97,10 +100,10 @@ class BreakerGuard:
         self._closing = False  # Whether any credential was ever closed.
         self.watchers: list[Moved] = []
 
-    def enter(self, attempt: Attempt, now: int) -> Token:
+    def enter(self, attempt: Attempt, now: int) -> Any:
         """Ask the credential's circuit, if there is one, and the target's."""
         policy = self._policy
-        circuit = self._circuits.get(None if policy.key is None else policy.key(attempt.call), now)
+        circuit = self._target(attempt, now)
         account = self._enter_account(attempt, now) if self._closing else None
         permit = circuit.acquire(now)
         if isinstance(permit, Permit):
@@ -115,7 +118,8 @@ class BreakerGuard:
 
     async def wait(self, attempt: Attempt) -> Token:
         """Nobody waits for a circuit: it has already said when to come again."""
-        return self.enter(attempt, self._around.clock.now())
+        token: Token = self.enter(attempt, self._around.clock.now())
+        return token
 
     def stands(self, attempt: Attempt, token: Token) -> bool:
         """Whether neither circuit has been opened since."""
@@ -196,6 +200,10 @@ class BreakerGuard:
             yield CircuitView(
                 circuit.name, circuit.state(now), kind, retry_after_s, *circuit.counts(now), circuit.inflight
             )
+
+    def _target(self, attempt: Attempt, now: int) -> Circuit:
+        key = self._policy.key
+        return self._circuits.get(None if key is None else key(attempt.call), now)
 
     def _named(self, name: str) -> Circuit | None:
         policy, now, mine = self._policy, self._around.clock.now(), self._around.name

@@ -12,7 +12,6 @@ counted and judged by itself. A pipeline belongs to one event loop.
 
 import asyncio
 import functools
-import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, ParamSpec, TypeVar
@@ -20,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 from holdfast.clock import NS, Clock
 from holdfast.errors import AttemptTimedOut, DeadlineExceeded, Refused
 from holdfast.resilience.breaker import Breaker, BreakerGuard
+from holdfast.resilience.breaker_shared import SharedBreakerGuard
 from holdfast.resilience.bulkhead import Bulkhead, BulkheadGuard
 from holdfast.resilience.classify import Failure, FailureClass
 from holdfast.resilience.deadline import remaining_s, within
@@ -27,6 +27,7 @@ from holdfast.resilience.guards import NOT_YET, OK, Attempt, Guard, Surroundings
 from holdfast.resilience.hedge import Hedge, Hedger
 from holdfast.resilience.keys import Call
 from holdfast.resilience.notice import Sink, Teller
+from holdfast.resilience.order import Policy, check_order, kinds, same_key
 from holdfast.resilience.passage import Passage
 from holdfast.resilience.rate import Rate, RateGuard
 from holdfast.resilience.rate_shared import SharedRateGuard
@@ -40,11 +41,9 @@ from holdfast.resilience.wheel import Wheel
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Policy = Deadline | Retry | Hedge | Breaker | Rate | Bulkhead | Timeout
 Classify = Callable[[BaseException, float], Failure]
 """Judges an exception, given the wall clock's seconds since 1970."""
 
-ORDER = (Deadline, Retry, Hedge, Breaker, Rate, Bulkhead, Timeout)
 _ANYTHING = Call()
 _CUT_SHORT = Failure(FailureClass.TIMEOUT, None, retryable=True, harmless=False)
 _NOT_JUDGED = Failure(FailureClass.UNKNOWN, None, retryable=False, harmless=False)
@@ -80,7 +79,7 @@ class Pipeline:
         sink: Sink | None = None,
         max_keys: int = 10_000,
     ) -> None:
-        _check_order(name, policies)
+        check_order(name, policies)
         self.name = name
         self._clock = clock = clock or Clock()
         self._classify = classify
@@ -107,7 +106,10 @@ class Pipeline:
                 case Hedge():
                     self._hedger = Hedger(policy, at, self._passage, self._attempt_limit, self._once, self._retrier)
                 case Breaker():
-                    self.breaker = BreakerGuard(policy, at)
+                    probes = policy.share
+                    self.breaker = (
+                        BreakerGuard(policy, at) if probes is None else SharedBreakerGuard(policy, at, probes)
+                    )
                     guards.append(self.breaker)
                 case Rate():
                     share = policy.share
@@ -120,7 +122,7 @@ class Pipeline:
         self._policies = policies
         self._calls = 0
         self._my_wheel: Wheel | None = None
-        if self.breaker is not None and self.bulkhead is not None and _same_key(policies):
+        if self.breaker is not None and self.bulkhead is not None and same_key(policies):
             self.breaker.watchers.append(self.bulkhead.moved)
 
     async def __call__(self, fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -208,7 +210,7 @@ class Pipeline:
             clock=self._clock,
             limits=self._timeout,
             call=call,
-            begin=self._begin,
+            id=self._begin(call),
             passage=self._passage,
             again=self.again,
             late=self._phase_too_slow,
@@ -217,7 +219,7 @@ class Pipeline:
         )
         if not self._outer:
             return stream(how, open)
-        outer = Passage(self._outer, Attempt(call, self._calls + 1, 1), self._clock, self._judge)
+        outer = Passage(self._outer, Attempt(call, how.id, 1), self._clock, self._judge)
         return around(outer, how, open)
 
     def reconfigure(self, *policies: Policy) -> None:
@@ -227,7 +229,7 @@ class Pipeline:
         Raises:
             ValueError: they are not the same kinds in the same order, by the same keys. Nothing was changed.
         """
-        if _kinds(policies) != _kinds(self._policies):
+        if kinds(policies) != kinds(self._policies):
             raise ValueError(
                 f"the pipeline {self.name} keeps its policies, their order and keys; make a new one for others"
             )
@@ -379,32 +381,3 @@ class Bound:
     def guard(self) -> AbstractAsyncContextManager[Passage]:
         """Guard a block; see ``Pipeline.guard``."""
         return self._pipeline.guard(self._call)
-
-
-def _check_order(name: str, policies: tuple[Policy, ...]) -> None:
-    places = [ORDER.index(type(policy)) for policy in policies]
-    if len(set(places)) < len(places):
-        raise ValueError(f"the pipeline {name} has two policies of one kind")
-    if 0 in places[1:]:
-        raise ValueError(f"the pipeline {name}: a Deadline comes first, as it holds for all that is inside")
-    if ORDER.index(Timeout) in places[:-1]:
-        raise ValueError(f"the pipeline {name}: a Timeout comes last, as it limits one attempt; Deadline limits all")
-    hedge = ORDER.index(Hedge)
-    if hedge in places:
-        at = places.index(hedge)
-        if max(places[: at + 1]) > hedge or min(places[at:]) < hedge:
-            raise ValueError(f"the pipeline {name}: a Hedge comes after Retry and before what guards each attempt")
-        if any(isinstance(policy, Rate) and policy.share is not None for policy in policies):
-            raise ValueError(f"the pipeline {name}: a hedge takes what is there at once, and a share has to be asked")
-    if places != sorted(places):
-        better = " > ".join(ORDER[place].__name__ for place in sorted(places))
-        warnings.warn(f"the pipeline {name} is better in the order {better}", stacklevel=3)
-
-
-def _kinds(policies: tuple[Policy, ...]) -> list[tuple[type, Any]]:
-    return [(type(policy), getattr(policy, "key", None)) for policy in policies]
-
-
-def _same_key(policies: tuple[Policy, ...]) -> bool:
-    keys = [policy.key for policy in policies if isinstance(policy, Breaker | Bulkhead)]
-    return len(keys) == 2 and keys[0] is keys[1]

@@ -59,7 +59,10 @@ class Retrier:
             error.add_note(f"{told}, not again: {decision.why}")
             if decision.why == "budget":
                 self._around.tell("budget.empty", "target", attempt.id, attempt.number, failure=kind)
-            self._around.tell("retry.gave_up", "target", attempt.id, attempt.number, failure=kind, reason=decision.why)
+            if attempt.number > 1 or decision.why != "not_retryable":
+                self._around.tell(
+                    "retry.gave_up", "target", attempt.id, attempt.number, failure=kind, reason=decision.why
+                )
             return False
         error.add_note(f"{told}, again in {decision.wait_s:.3g} s")
         self._around.tell("retry.scheduled", "target", attempt.id, attempt.number, failure=kind, wait_s=decision.wait_s)

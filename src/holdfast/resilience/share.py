@@ -17,8 +17,8 @@ A call that costs more than the part ever holds is let through when the part is 
 there are more processes than the burst has units, each part holds one.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Coroutine, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from holdfast.resilience.bucket import NEVER, Bucket, Needs, Quota, take_distinct
 
@@ -42,6 +42,21 @@ class SharedNeed(NamedTuple):
 
 class ShareUnavailable(Exception):
     """The share did not answer in time. Something may have been taken; it comes back at the limit's rate."""
+
+
+class Probes(Protocol):
+    """Where several processes keep the places for trying a target that has failed."""
+
+    def probe(self, name: str, slots: int, lease_ns: int) -> Coroutine[Any, Any, str | None]:
+        """
+        A place to try ``name``, of ``slots`` among all processes, for ``lease_ns`` at most; None where all are taken.
+
+        Raises:
+            ShareUnavailable: there was no answer.
+        """
+
+    def release(self, name: str, probe: str) -> None:
+        """Give a place back, soon. Never waits and never raises."""
 
 
 class Share(Protocol):
