@@ -9,7 +9,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop
 from itertools import pairwise, permutations, product
 from random import Random
@@ -24,6 +24,7 @@ from holdfast.resilience import (
     Bulkhead,
     Call,
     Deadline,
+    Failure,
     FailureClass,
     Hedge,
     Limit,
@@ -39,7 +40,7 @@ from holdfast.resilience import (
 from holdfast.resilience.bucket import Bucket
 from holdfast.resilience.circuit import Circuit
 from holdfast.resilience.guards import Attempt, Ending, Waits
-from holdfast.resilience.pipeline import ORDER, Policy
+from holdfast.resilience.order import ORDER, Policy
 from holdfast.testing import VirtualLoop, loop_clock
 
 # What is joined
@@ -48,14 +49,16 @@ BUDGET = Budget(ratio=0.5, floor_per_s=0.25, cap=2)
 ATTEMPTS = 3
 DEADLINE_S = 4.0
 TOTAL_S = 2.0
+CLOSED_S = 3.0
+MIN_USEFUL_S = 0.1
 SLACK_S = 0.011
 """How late a limit may be: a slot of the wheel."""
 
 POLICIES: dict[type, Policy] = {
     Deadline: Deadline(DEADLINE_S),
-    Retry: Retry(attempts=ATTEMPTS, min_useful_s=0.1, budget=BUDGET),
+    Retry: Retry(attempts=ATTEMPTS, min_useful_s=MIN_USEFUL_S, budget=BUDGET),
     Hedge: Hedge(after_s=0.5, grace_s=1, budget=BUDGET),
-    Breaker: Breaker(consecutive=3, open_s=1, max_open_s=4, need=2, lease_s=5, closed_s=3),
+    Breaker: Breaker(consecutive=3, open_s=1, max_open_s=4, need=2, lease_s=5, closed_s=CLOSED_S),
     Rate: Rate(
         Limit("calls", Quota(4, NS, 3)),
         Limit("calls", Quota(2, NS, 2), key=per.user),
@@ -67,6 +70,8 @@ POLICIES: dict[type, Policy] = {
     Timeout: Timeout(connect=1.5, first=1, idle=1, total=TOTAL_S),
 }
 ALL = tuple(kind for kind in ORDER if kind in POLICIES)
+UNHEDGED = tuple(kind for kind in ALL if kind is not Hedge)
+"""The same without hedges: in a race less can be told about a single attempt."""
 
 Kinds = tuple[type, ...]
 
@@ -81,7 +86,7 @@ def allowed(kinds: Kinds) -> bool:
     )
 
 
-COMPOSITIONS: tuple[Kinds, ...] = (*(pair for pair in permutations(ALL, 2) if allowed(pair)), ALL)
+COMPOSITIONS: tuple[Kinds, ...] = (*(pair for pair in permutations(ALL, 2) if allowed(pair)), UNHEDGED, ALL)
 
 
 def named(kinds: Kinds) -> str:
@@ -129,7 +134,7 @@ def written(random: Random) -> list[Part]:
     def does() -> Does:
         kind = random.choice([None, None, *FailureClass])
         return Does(
-            kind, random.choice([0, 0.25, 0.5, 1, 3]), random.choice([None, None, 0.5, 1]), random.random() < 0.3
+            kind, random.choice([0, 0.25, 0.5, 1, 3, 9]), random.choice([None, None, 0.5, 1]), random.random() < 0.3
         )
 
     def part() -> Part:
@@ -250,19 +255,27 @@ class Play:
         kinds: The policies, outermost first.
         parts: The calls.
         strike: A cancellation at one suspension of all that there are; None leaves it to the parts.
+        observed: Whether the guards only observe.
     """
 
-    def __init__(self, kinds: Kinds, parts: list[Part], strike: Strike | None = None) -> None:
+    def __init__(
+        self, kinds: Kinds, parts: list[Part], strike: Strike | None = None, *, observed: bool = False
+    ) -> None:
         self.kinds = kinds
         self.strike = strike
+        self.observed = observed
         self.suspensions = 0
-        self.casts = [Cast(part) for part in parts]
-        self.notices: list[Notice] = []
+        # No policy looks at agents here: they tell the calls apart.
+        self.casts = [Cast(replace(part, call=part.call._replace(agent=str(at)))) for at, part in enumerate(parts)]
+        self.notices: list[tuple[Notice, Cast | None]] = []
         self.wrong: list[str] = []
         self.inside: defaultdict[Attempt, list[tuple[Any, Any]]] = defaultdict(list)
         self.endings: defaultdict[int, list[Ending]] = defaultdict(list)
         self.taken: defaultdict[Bucket, list[tuple[int, int, Attempt]]] = defaultdict(list)
         self.refunds: defaultdict[Bucket, int] = defaultdict(int)
+        self.anew: set[Attempt] = set()
+        self.let_be: dict[str, float] = {}
+        """Until when a target, or a credential, asked to be left alone."""
 
     def perform(self, seed: int) -> None:
         """Play it, and raise what was wrong."""
@@ -272,9 +285,7 @@ class Play:
     async def _perform(self) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, Stage)
-        self.pipeline = Pipeline(
-            "play", *(POLICIES[kind] for kind in self.kinds), clock=loop_clock(seed=7), sink=self.notices.append
-        )
+        self.pipeline = Pipeline("play", *map(self._policy, self.kinds), clock=loop_clock(seed=7), sink=self._hear)
         for guard in (*self.pipeline._outer, *self.pipeline._guards):
             self._stand_at(guard, inner=guard in self.pipeline._guards)
         loop.look = self._look
@@ -290,7 +301,16 @@ class Play:
             self._result_fits(cast)
             self._repetitions_fit(cast)
         self._budget_fits()
+        self._waits_fit()
         await self._all_recovers()
+
+    def _policy(self, kind: type) -> Policy:
+        policy = POLICIES[kind]
+        if self.observed and isinstance(policy, Breaker | Bulkhead):
+            return replace(policy, mode="observe")
+        if self.observed and isinstance(policy, Rate):
+            return Rate(*policy.limits, mode="observe")
+        return policy
 
     # Calls
 
@@ -354,6 +374,7 @@ class Play:
     def _next(self, cast: Cast) -> Does:
         does = cast.part.does[min(len(cast.runs), len(cast.part.does) - 1)]
         cast.runs.append(Run(_now()))
+        self._may_begin(cast.part.call)
         return does
 
     # Cancellations
@@ -388,8 +409,12 @@ class Play:
     def _stand_at(self, guard: Any, *, inner: bool) -> None:
         """Note who enters and who leaves."""
         enter, wait, leave = guard.enter, guard.wait, guard.leave
+        was_here: set[tuple[Attempt, Any]] = set()
 
         def entered(attempt: Attempt, token: Any) -> Any:
+            if (attempt, guard) in was_here:
+                self.anew.add(attempt)
+            was_here.add((attempt, guard))
             self._must(all(one is not guard for one, _ in self.inside[attempt]), "entered twice")
             self.inside[attempt].append((guard, token))
             if guard is self.pipeline.rate:
@@ -415,8 +440,34 @@ class Play:
             if inner and guard is self.pipeline._guards[0]:
                 self.endings[attempt.id].append(ending)
             leave(attempt, token, ending, now)
+            if inner and ending.failure is not None:
+                self._asked(guard, attempt.call, ending.failure)
 
         guard.enter, guard.wait, guard.leave = do_enter, do_wait, do_leave
+
+    def _asked(self, guard: Any, call: Call, failure: Failure) -> None:
+        """Note who is to be left alone, by what the guard has heard."""
+        asked_s, now = failure.retry_after_s, _now()
+        if guard is self.pipeline.rate and failure.kind is FailureClass.RATE_LIMITED and asked_s is not None:
+            self.let_be[call.target] = max(self.let_be.get(call.target, 0), now + asked_s)
+        if guard is self.pipeline.breaker and failure.kind in (FailureClass.AUTH, FailureClass.QUOTA):
+            self.let_be[call.credential] = now + (CLOSED_S if asked_s is None else asked_s)
+
+    def _may_begin(self, call: Call) -> None:
+        """Nothing is sent to whom is to be left alone, also if it was let in before; but it begins anew only once."""
+        inside = [attempt for attempt, held in self.inside.items() if held and attempt.call.agent == call.agent]
+        if self.observed or Hedge in self.kinds or any(attempt in self.anew for attempt in inside):
+            return
+        for name in (call.target, call.credential):
+            self._must(self.let_be.get(name, 0) <= _now() + 1e-6, f"{name} was to be left alone")
+        if self.pipeline.breaker in self.pipeline._guards:
+            for circuit, _ in self.pipeline.breaker.circuits():
+                fine = circuit.state(round(_now() * NS)) not in (State.OPEN, State.FORCED_OPEN)
+                self._must(fine or circuit.name != f"play:{call.target}", "B3: sent while it is open")
+
+    def _hear(self, notice: Notice) -> None:
+        task = asyncio.current_task()
+        self.notices.append((notice, next((cast for cast in self.casts if cast.task is task), None)))
 
     def _must(self, fine: bool, otherwise: str) -> None:  # noqa: FBT001 - as `assert`, which a pipeline might catch
         if not fine:
@@ -431,7 +482,10 @@ class Play:
                 if circuit.state(round(_now() * NS)) is State.HALF_OPEN:
                     self._must(held <= circuit.spec.probes, "B1: more probes than there may be")
         if self.pipeline.bulkhead is not None:
-            held = sum(guard is self.pipeline.bulkhead for inside in self.inside.values() for guard, _ in inside)
+            tokens = [
+                token for inside in self.inside.values() for guard, token in inside if guard is self.pipeline.bulkhead
+            ]
+            held = len(tokens) - tokens.count(None)  # None where it only observed.
             views = [view.stats for view in self.pipeline.bulkhead.views()]
             self._must(sum(one.in_use for one in views) >= held, "J1: inside without a permit")
             for one in views:
@@ -530,20 +584,32 @@ class Play:
                 assert run.ended_s <= run.began_s + TOTAL_S + cast.part.tidies_s + SLACK_S
 
     def _budget_fits(self) -> None:
-        """R1, in every interval, for both targets together; a retry after a 429 weighs less."""
-        firsts = [cast.began_s for cast in self.casts]
-        weights = {"retry.scheduled": 1.0, "hedge.started": 1.0}
-        again = [
-            (notice.at_ns / NS, 0.4 if notice.facts.get("failure") == "rate_limited" else weights[notice.name])
-            for notice in self.notices
-            if notice.name in weights
-        ]
-        for since in {at for at, _ in again}:
-            for until in {at for at, _ in again if at >= since}:
-                spent = sum(weight for at, weight in again if since <= at <= until)
-                paid = sum(since <= at <= until for at in firsts)
-                free = 2 * (BUDGET.floor_per_s * (until - since) + BUDGET.cap)
-                assert spent <= BUDGET.ratio * paid + free + 1e-6, "R1"
+        """R1, in every interval, for each target; a retry after a 429 weighs less."""
+        for target in "ab":
+            firsts = [cast.began_s for cast in self.casts if cast.part.call.target == target]
+            again = [
+                (notice.at_ns / NS, 0.4 if notice.facts.get("failure") == "rate_limited" else 1.0)
+                for notice, cast in self.notices
+                if notice.name in ("retry.scheduled", "hedge.started")
+                if cast is not None and cast.part.call.target == target
+            ]
+            for since in {at for at, _ in again}:
+                for until in {at for at, _ in again if at >= since}:
+                    spent = sum(weight for at, weight in again if since <= at <= until)
+                    paid = sum(since <= at <= until for at in firsts)
+                    free = BUDGET.floor_per_s * (until - since) + BUDGET.cap
+                    assert spent <= BUDGET.ratio * paid + free + 1e-6, "R1"
+
+    def _waits_fit(self) -> None:
+        """R3: no refusal of our own is tried again, and no wait is begun that the deadline would end."""
+        for notice, cast in self.notices:
+            if notice.name == "retry.scheduled":
+                assert notice.facts["failure"] != "refused"
+                wait_s = notice.facts["wait_s"]
+                assert isinstance(wait_s, float)
+                assert cast is not None
+                if Deadline in self.kinds:
+                    assert notice.at_ns / NS + wait_s + MIN_USEFUL_S <= cast.began_s + DEADLINE_S + 1e-6
 
     async def _all_recovers(self) -> None:
         """Once time has passed everybody is served again, and then nothing is remembered."""

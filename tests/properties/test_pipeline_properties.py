@@ -10,21 +10,35 @@ from hypothesis import strategies as st
 from holdfast.resilience import Call, FailureClass
 
 if TYPE_CHECKING:
-    from tests.properties.pipeline_play import ALL, COMPOSITIONS, WAYS, Does, Kinds, Part, Play, Strike, named, written
+    from tests.properties.pipeline_play import (
+        ALL,
+        COMPOSITIONS,
+        UNHEDGED,
+        WAYS,
+        Does,
+        Kinds,
+        Part,
+        Play,
+        Strike,
+        named,
+        written,
+    )
 else:  # pytest puts a test's folder on the path, and mypy the project's
-    from pipeline_play import ALL, COMPOSITIONS, WAYS, Does, Kinds, Part, Play, Strike, named, written
+    from pipeline_play import ALL, COMPOSITIONS, UNHEDGED, WAYS, Does, Kinds, Part, Play, Strike, named, written
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:the pipeline play is better in the order")
 
 
-def perform(kinds: Kinds, parts: list[Part], seed: int, strike: Strike | None = None) -> Play:
+def perform(
+    kinds: Kinds, parts: list[Part], seed: int, strike: Strike | None = None, *, observed: bool = False
+) -> Play:
     """Play it; a failure tells all that it takes to see it again."""
-    play = Play(kinds, parts, strike)
+    play = Play(kinds, parts, strike, observed=observed)
     try:
         play.perform(seed)
     except BaseException as error:
-        error.add_note(f"{named(kinds)}, in order {seed}, struck {strike}:")
+        error.add_note(f"{named(kinds)}{' observed' * observed}, in order {seed}, struck {strike}:")
         for part in parts:
             error.add_note(f"    {part}")
         raise
@@ -32,7 +46,7 @@ def perform(kinds: Kinds, parts: list[Part], seed: int, strike: Strike | None = 
 
 
 def test_every_pair_is_there_in_both_orders_where_that_is_allowed() -> None:
-    assert len(COMPOSITIONS) == 42 - 15 + 1
+    assert len(COMPOSITIONS) == 42 - 15 + 2
 
 
 @pytest.mark.parametrize("kinds", COMPOSITIONS, ids=named)
@@ -41,8 +55,14 @@ def test_a_play_by_chance_leaves_everything_at_rest(kinds: Kinds) -> None:
         perform(kinds, written(Random(seed)), seed)
 
 
+@pytest.mark.parametrize("kinds", COMPOSITIONS, ids=named)
+def test_guards_that_only_observe_leave_everything_at_rest_too(kinds: Kinds) -> None:
+    for seed in range(20):
+        perform(kinds, written(Random(seed)), seed, observed=True)
+
+
 @settings(max_examples=250, deadline=None)
-@given(st.sampled_from([ALL, *COMPOSITIONS]), st.randoms(use_true_random=False), st.integers(0, 1_000))
+@given(st.sampled_from([UNHEDGED, ALL, *COMPOSITIONS]), st.randoms(use_true_random=False), st.integers(0, 1_000))
 def test_no_play_in_any_order_leaves_anything_behind(kinds: Kinds, random: Random, seed: int) -> None:
     perform(kinds, written(random), seed)
 
@@ -86,9 +106,10 @@ def strike_everywhere(kinds: Kinds, parts: list[Part], seed: int) -> int:
     return strikes
 
 
+@pytest.mark.parametrize("kinds", [UNHEDGED, ALL], ids=named)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_cancellation_anywhere_loses_nothing(seed: int) -> None:
-    assert strike_everywhere(ALL, SCENARIO, seed) > 250
+def test_a_cancellation_anywhere_loses_nothing(kinds: Kinds, seed: int) -> None:
+    assert strike_everywhere(kinds, SCENARIO, seed) > 250
 
 
 @pytest.mark.slow
@@ -100,7 +121,7 @@ def test_a_cancellation_anywhere_in_any_pair_loses_nothing(kinds: Kinds) -> None
 
 @pytest.mark.slow
 @settings(max_examples=5_000, deadline=None)
-@given(st.sampled_from([ALL, *COMPOSITIONS]), st.randoms(use_true_random=False), st.integers(0, 100_000))
+@given(st.sampled_from([UNHEDGED, ALL, *COMPOSITIONS]), st.randoms(use_true_random=False), st.integers(0, 100_000))
 def test_no_play_in_any_order_leaves_anything_behind_however_long_it_is_looked_for(
     kinds: Kinds, random: Random, seed: int
 ) -> None:

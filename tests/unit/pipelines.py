@@ -6,7 +6,7 @@ from typing import Any
 
 from holdfast.clock import NS
 from holdfast.resilience import Call, FailureClass, Pipeline, State
-from holdfast.resilience.pipeline import Policy
+from holdfast.resilience.order import Policy
 from holdfast.testing import loop_clock
 
 AGAIN = Call(target="claude", repeatable=True)

@@ -1,7 +1,7 @@
 """Policies around a call: what its caller sees."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -32,13 +32,15 @@ from holdfast.resilience import (
     Quota,
     Rate,
     Retry,
+    Share,
+    SharedNeed,
     State,
     Timeout,
     per,
     remaining_s,
     within,
 )
-from holdfast.resilience.pipeline import Policy
+from holdfast.resilience.order import Policy
 from holdfast.testing import loop_clock
 
 if TYPE_CHECKING:
@@ -463,11 +465,11 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
 
 
 async def test_nothing_is_begun_after_the_deadline_and_nothing_is_paid_for_it() -> None:
-    """Its turn comes in the very moment that its time is over."""
+    """Its turn comes in the very moment that its time is over, and before it can be stopped."""
     pipeline = made(
-        Deadline(3),
+        Deadline(2.995),
         Breaker(consecutive=1),
-        Rate(Limit("calls", Quota(1, 3 * NS, 1))),
+        Rate(Limit("calls", Quota(1, 2_995_000_000, 1))),
         Timeout(total=5),
     )
     target = Target("answer")
@@ -715,6 +717,19 @@ async def test_more_places_in_a_rates_queue_are_there_at_once() -> None:
     assert await outcomes(pipeline, 4, Target("answer")) == ["answer"] * 4
 
 
+class Elsewhere(Share):
+    replicas = 1
+
+    async def take(self, needs: Sequence[SharedNeed]) -> None:
+        raise AssertionError(needs)
+
+    def refund(self, needs: Sequence[SharedNeed]) -> None:
+        raise AssertionError(needs)
+
+    def charge(self, needs: Sequence[SharedNeed]) -> None:
+        raise AssertionError(needs)
+
+
 async def test_other_policies_are_refused_and_nothing_is_changed() -> None:
     rate = Rate(Limit("calls", per.minute(1)), max_wait_s=0)
     pipeline = made(Breaker(consecutive=1), rate)
@@ -725,8 +740,9 @@ async def test_other_policies_are_refused_and_nothing_is_changed() -> None:
         (Breaker(consecutive=9, key=per.user), rate),
         (Breaker(consecutive=9), Rate(Limit("tokens", per.minute(1)))),
         (Breaker(consecutive=9), Rate(Limit("calls", per.minute(1), key=per.user))),
+        (Breaker(consecutive=9), Rate(Limit("calls", per.minute(1)), share=Elsewhere())),
     ):
-        with pytest.raises(ValueError, match=r"make a new (one|pipeline) for others"):
+        with pytest.raises(ValueError, match=r"make a new (one|pipeline) for (others|another)"):
             pipeline.reconfigure(*policies)
     await failure_of(pipeline.on(AGAIN)(Target(SERVER)))
     assert state_of(pipeline) is State.OPEN

@@ -246,9 +246,12 @@ async def half_open(pipeline: Pipeline, call: Call) -> None:
 
 
 @pytest.mark.parametrize("how", ["refused", "cancelled", "timed out"])
-async def test_a_probe_that_finds_the_bulkhead_full_gives_its_place_back_and_says_nothing(how: str) -> None:
+@pytest.mark.parametrize("slow_s", [None, 1])
+async def test_a_probe_that_finds_the_bulkhead_full_gives_its_place_back_and_says_nothing(
+    how: str, slow_s: float | None
+) -> None:
     waits = how != "refused"
-    pipeline = made(Breaker(consecutive=1, open_s=5, jitter=0), Bulkhead(1, queue=waits, max_wait_s=2))
+    pipeline = made(Breaker(consecutive=1, open_s=5, jitter=0, slow_s=slow_s), Bulkhead(1, queue=waits, max_wait_s=2))
     await half_open(pipeline, AGAIN)
     async with pipeline.guard(Call(target="another")), asyncio.TaskGroup() as group:
         probe = group.create_task(failure_of(pipeline.on(AGAIN)(Target("answer"))))
@@ -348,6 +351,15 @@ async def test_a_gate_is_shut_for_its_own_target_alone_and_anew_while_it_opens()
     target = Target("answer")
     await outcomes(pipeline, 3, target)
     assert target.at == [6, 6.5, 7]
+
+
+async def test_how_fast_a_gate_opens_may_change() -> None:
+    pipeline = made(Rate(resume_per_s=1, max_wait_s=60))
+    pipeline.reconfigure(Rate(resume_per_s=5, max_wait_s=60))
+    await failure_of(pipeline.on(AGAIN)(Target(Failed(FailureClass.RATE_LIMITED, 3))))
+    target = Target("answer")
+    await outcomes(pipeline, 3, target)
+    assert target.at == pytest.approx([3, 3.2, 3.4])
 
 
 async def test_a_time_that_nobody_can_wait_for_refuses_at_once() -> None:

@@ -60,7 +60,7 @@ class Process:
     def idle(self) -> bool:
         """Whether nobody stands anywhere, and the circuit around the share has its permits back."""
         guard = self.guard
-        return not (guard._lines or len(guard._turns) or guard._queue.lines or guard._circuit.inflight)
+        return not (guard._lines or guard._queue.lines or guard._circuit.inflight)
 
 
 def now() -> float:
@@ -130,6 +130,23 @@ async def test_the_time_for_answers_loses_nothing_of_the_rate() -> None:
     assert now() == pytest.approx(4, abs=0.11)
 
 
+async def test_a_limit_of_many_units_in_the_time_of_one_answer_is_used_up_all_the_same() -> None:
+    """Else a line, once there, would stay: there are 10 answers a second and 100 units, and 75 callers."""
+    share = BucketShare(loop_clock())
+    share.latency_s = 0.1
+    limits = Limit("calls", per.second(100, burst=20)), Limit("calls", per.second(100, burst=20), key=per.user)
+    for which in ((limits[0],), (limits[1],), limits):
+        process, begin = Process(share, *which), now()
+        async with asyncio.TaskGroup() as group:
+            for n in range(300):
+                group.create_task(process.call(f"anna {n}"))
+                if n >= 150:
+                    await asyncio.sleep(1 / 75)
+        assert process.served[-1][0] - begin < 5, "2.8 would be all that there is, and 28 one at a time"
+        assert process.idle
+        await asyncio.sleep(1)
+
+
 async def test_limits_are_taken_together_or_not_at_all() -> None:
     share = BucketShare(loop_clock())
     process = Process(share, ALL, USER, max_wait_s=0)
@@ -165,6 +182,37 @@ async def test_nobody_waits_where_the_queue_has_no_place() -> None:
     await process.call(calls=4)
     assert (await process.refused())[0] == "full"
     assert process.idle
+
+
+async def test_those_who_left_the_line_are_not_waited_for() -> None:
+    process = Process(BucketShare(loop_clock()), ALL, max_wait_s=0.35)
+    async with asyncio.TaskGroup() as group:
+        for who, units in (("a", 4), ("b", 1)):
+            group.create_task(process.call(who, calls=units))
+        await let_run()
+        leaving = group.create_task(process.call("c", calls=2))
+        await let_run()
+        leaving.cancel()
+        await let_run()
+        await process.call("d")
+    assert [who for _, who in process.served] == ["a", "b", "d"]
+
+
+async def test_what_the_head_of_a_line_was_told_goes_with_it() -> None:
+    units, turns = Limit("units", per.second(10, burst=4)), Limit("turns", per.second(1, burst=5), key=per.user)
+    process = Process(BucketShare(loop_clock()), units, turns, max_wait_s=6)
+    await process.call("dora", units=4)
+    await process.call("anna", units=0, turns=5)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(process.call("carl", units=4))
+        large = group.create_task(process.call("anna large", units=0, turns=5))
+        await let_run()
+        group.create_task(process.call("anna 1", turns=0))
+        await let_run()
+        large.cancel()
+        await let_run()
+        await process.call("anna 2", turns=0)
+    assert now() == pytest.approx(0.6, abs=1e-5)
 
 
 async def test_who_hoped_in_vain_is_told_so_when_the_time_is_up() -> None:
@@ -255,6 +303,16 @@ async def test_who_finds_their_own_limit_used_up_elsewhere_leaves_everybodys_lin
     assert process.served[-1] == (pytest.approx(1.05, abs=1e-3), "anna")
 
 
+async def test_of_two_lines_one_stands_in_the_longer() -> None:
+    user, tool = Limit("calls", per.second(1), key=per.user), Limit("calls", per.second(2, burst=1), key=per.tool)
+    process = Process(BucketShare(loop_clock()), tool, user)
+    async with asyncio.TaskGroup() as group:
+        for who in ("anna", "anna", "bert", "anna"):
+            group.create_task(process.pipeline.on(Call(user=who, tool="search"))(let_run))
+            await let_run()
+        assert [view.queued for view in process.guard.views(0)] == [1, 2]
+
+
 async def test_who_stands_in_line_is_seen_by_operators() -> None:
     process = Process(BucketShare(loop_clock()), ALL, USER)
     async with asyncio.TaskGroup() as group:
@@ -309,6 +367,17 @@ async def test_the_gate_is_this_processes_own_and_what_it_gave_comes_back() -> N
     with pytest.raises(RateLimited):
         await process.call(calls=5)
     assert gate.free(round(now() * 1e9)) == free
+
+
+async def test_a_gate_that_is_shut_holds_back_who_waits_in_line() -> None:
+    share = BucketShare(loop_clock())
+    process = Process(share, ALL)
+    async with asyncio.TaskGroup() as group:
+        for who in "abc":
+            group.create_task(process.call(who, calls=2))
+        await asyncio.sleep(0.1)
+        process.guard._gates.shut("", 3)
+    assert [at for at, _ in process.served] == [0, 0, pytest.approx(3.1, abs=1e-5)]
 
 
 async def test_an_observed_limit_lets_everybody_through_and_tells_whom_it_would_not_have() -> None:
@@ -474,6 +543,34 @@ async def test_what_came_from_the_part_goes_back_to_it() -> None:
     assert share.free("/all/") == 4 - 2 - 1, "and of what was really used the share hears"
 
 
+async def test_what_is_used_when_the_share_is_back_is_settled_there() -> None:
+    share = BucketShare(loop_clock(), 2)
+    process = Process(share, ALL)
+    await gone(share, process)
+    async with process.pipeline.guard(Call(costs={"calls": 2})) as passage:
+        share.away = False
+        await asyncio.sleep(1.2)
+        await process.call()
+        assert share.free("/all/") == 4 - 2 - 1
+        passage.adjust(calls=3)
+        assert share.free("/all/") == 4 - 3 - 1
+        passage.adjust(calls=1)
+        assert share.free("/all/") == 4 - 1 - 1
+
+
+async def test_however_many_users_there_were_each_is_charged_for() -> None:
+    share = BucketShare(loop_clock())
+    process = Process(share, Limit("calls", per.minute(10), key=per.user))
+    await gone(share, process)
+    for n in range(250):
+        await process.call(f"user-{n:03}")
+    share.away = False
+    await asyncio.sleep(1.2)
+    await process.call()
+    assert [share.free(f"user-{n:03}") for n in (0, 1, 248, 249)] == [9] * 4
+    assert len(share.buckets) == 251
+
+
 # Cancellation
 
 
@@ -493,6 +590,19 @@ async def test_a_caller_who_is_cancelled_while_a_share_hangs_leaves_at_once_and_
         await asyncio.sleep(0.2)
         assert share.free("/all/") == 4
     assert process.served == []
+
+
+async def test_a_share_is_not_away_because_callers_do_not_wait_for_its_answer() -> None:
+    share = BucketShare(loop_clock())
+    share.latency_s = 0.2
+    process = Process(share, ALL)
+    for _ in range(12):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await process.call()
+    await process.call()
+    assert share.asked == 13
+    assert process.told("share.moved") == []
 
 
 async def test_a_caller_who_is_cancelled_in_line_leaves_no_gap() -> None:

@@ -24,7 +24,7 @@ from holdfast.resilience import (
     per,
     within,
 )
-from holdfast.resilience.pipeline import Policy
+from holdfast.resilience.order import Policy
 from holdfast.testing import loop_clock
 
 if TYPE_CHECKING:
@@ -245,6 +245,17 @@ async def test_a_reader_who_is_cancelled_frees_everything_and_says_nothing(
     assert reader.cancelled()
     assert (source.opened, source.closed) == (1, 1)
     said_nothing(pipeline)
+
+
+async def test_a_reader_who_is_cancelled_in_a_later_attempt_is_not_told_of_as_giving_up() -> None:
+    seen: list[Notice] = []
+    pipeline = made(Retry(), sink=seen.append)
+    async with asyncio.TaskGroup() as group:
+        reader = group.create_task(read(pipeline, Source("context", (Failed(SERVER),), (60.0,))))
+        await asyncio.sleep(1)
+        reader.cancel()
+    assert reader.cancelled()
+    assert [one.name for one in seen] == ["retry.scheduled"]
 
 
 async def test_a_readers_own_error_is_not_the_streams() -> None:

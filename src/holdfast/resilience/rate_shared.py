@@ -9,7 +9,8 @@ The rate limits of a pipeline that several processes keep together.
                     └ when that key alone is short, its head asks again from here
 
 Who waits stands in line here, and only heads of lines ask again. So a user who wants more than their share holds one
-place in everybody's line at most, and nobody stands there for units that only one user is short of.
+place in everybody's line at most, and nobody stands there for units that only one user is short of. Between processes
+there is no order, and in one process those whose first question is under way may pass each other.
 """
 
 import asyncio
@@ -19,16 +20,16 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from holdfast.clock import NS
-from holdfast.errors import Refused
 from holdfast.resilience.bucket import Quota
 from holdfast.resilience.circuit import Circuit, CircuitSpec, Permit, State, Why
+from holdfast.resilience.compartment import BulkheadRefused, Compartment
 from holdfast.resilience.guards import WAIT, Attempt, Ending, Surroundings, Waits
 from holdfast.resilience.keys import Call, key_class
 from holdfast.resilience.rate import BY, Limit, LimitView, Rate, RateGuard, Taken
 from holdfast.resilience.share import Loans, Share, SharedNeed, ShareUnavailable
-from holdfast.resilience.turnstile import Turnstile
 
 _AROUND_THE_SHARE = CircuitSpec(consecutive=3, open_s=1, max_open_s=2, need=1, lease_s=5)
+_MOST_AT_HEAD = 16
 _MOST_AT_ONCE = 100
 """Keys that the share is charged for at once: it answers in time, and nobody else waits for that."""
 
@@ -68,19 +69,34 @@ class _Line:
     """
     Those who stand in one line.
 
+    At its head there is one as long as the limit is short, so that the share is asked only when it has something. While
+    it has enough, ever more are there at once: else a line would go on where each answer takes longer than a unit.
+
     Attributes:
+        head: Those at its head, and behind it.
         ready: When its head is to ask again.
         behind_ns: The time in which the units come that those behind the head want.
     """
 
-    __slots__ = ("behind_ns", "ready")
+    __slots__ = ("behind_ns", "head", "ready")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.head = Compartment(1, most)
         self.ready = self.behind_ns = 0
+
+    @property
+    def wanted(self) -> int:
+        """How many stand in it."""
+        stats = self.head.stats
+        return stats.in_use + stats.queued
 
     def wait_ns(self, now: int) -> int:
         """How long it takes at least until all who stand in it have what they want."""
         return max(0, self.ready - now) + self.behind_ns
+
+    def widen(self) -> None:
+        """Let twice as many to its head: there was enough for one who did not have to wait there."""
+        self.head.resize(min(2 * self.head.limit, _MOST_AT_HEAD))
 
 
 class SharedRateGuard(RateGuard):
@@ -94,7 +110,6 @@ class SharedRateGuard(RateGuard):
             _AROUND_THE_SHARE, f"{around.name}:share", around.clock.random.random, self._tell_of_share
         )
         self._loans = Loans()
-        self._turns = Turnstile()
         self._lines: dict[tuple[int, str], _Line] = {}
         self._own = [at for at, limit in enumerate(policy.limits) if limit.key is not None]
         # The first of those that everybody has in common, which names their line; -1 where there is none.
@@ -141,18 +156,17 @@ class SharedRateGuard(RateGuard):
     def views(self, now: int) -> Iterator[LimitView]:
         """Every limit, as an operator sees it; of keys, those of this process's part."""
         for at, view in enumerate(super().views(now)):
-            yield view._replace(queued=sum(self._turns.wanted(line) for line in self._lines if line[0] == at))
+            yield view._replace(queued=sum(line.wanted for (limit, _), line in self._lines.items() if limit == at))
 
     def _settle(self, held: _Held, extra: list[int]) -> None:
-        """Take more or give back, where it came from; what came from the part and was charged since stays taken."""
-        now, more, back = self._around.clock.now(), [], []
+        """Take more or give back: of the part what it still owes for, and all else of the share."""
+        now = self._around.clock.now()
+        more: list[SharedNeed] = []
+        back: list[SharedNeed] = []
         for at, (need, units) in enumerate(zip(held.needs, extra, strict=True)):
-            if held.part and self._loans.change(need, held.part[at][0], units, now):
-                continue
-            if units > 0:
-                more.append(need._replace(cost=units))
-            elif units < 0 and not held.part:
-                back.append(need._replace(cost=-units))
+            lent = held.part and self._loans.change(need, held.part[at][0], units, now)
+            if units and not lent:
+                (more if units > 0 else back).append(need._replace(cost=abs(units)))
         if more:
             self._share.charge(more)
         if back:
@@ -181,24 +195,36 @@ class SharedRateGuard(RateGuard):
                 continue
             mine = answer.at if answer.at in self._own else self._own[0]
             async with self._stand(mine, needs, until) as line:
+                at_once = True
                 while isinstance(answer, _Short) and (answer.at == mine or answer.at not in self._own):
-                    if answer.at != mine:
+                    if answer.at == mine and await self._pause(line, answer.ready):
+                        at_once = False
+                    if answer.ready > clock.now() or self._behind_everybody(needs):
+                        at_once = False
                         answer = await self._take_in_everybodys_line(call, needs, answer, until)
-                        continue
-                    await self._pause(line, answer.ready)
-                    answer = self._behind_everybody(needs) or await self._ask(call, needs, until)
+                    else:
+                        answer = await self._ask(call, needs, until)
+                if at_once:
+                    line.widen()
         self._around.tell("rate.waited", "all", attempt.id, attempt.number, waited_s=(clock.now() - began) / NS)
         return answer
 
     async def _take_in_everybodys_line(
-        self, call: Call, needs: tuple[SharedNeed, ...], answer: Taken | _Short, until: int
+        self, call: Call, needs: tuple[SharedNeed, ...], answer: _Short, until: int
     ) -> Taken | _Short:
         """Take everything at the head of everybody's line, or find there that one's own key is short."""
         async with self._stand(self._common, needs, until) as line:
-            while isinstance(answer, _Short) and answer.at not in self._own:
-                await self._pause(line, answer.ready)
-                answer = await self._ask(call, needs, until)
-        return answer
+            at_once, ready = True, answer.ready if answer.at not in self._own else 0
+            while True:
+                if await self._pause(line, ready):
+                    at_once = False
+                found = await self._ask(call, needs, until)
+                if not isinstance(found, _Short) or found.at in self._own:
+                    break
+                ready = found.ready
+            if at_once:
+                line.widen()
+        return found
 
     def _behind(self, needs: tuple[SharedNeed, ...]) -> _Short | None:
         """Behind whom one has to stand before one may ask: those of one's own keys who wait longest, or everybody."""
@@ -220,34 +246,40 @@ class SharedRateGuard(RateGuard):
         """
         need, now = needs[at], self._around.clock.now()
         key = (at, need.key)
-        line = self._lines.get(key) or _Line()
+        line = self._lines.get(key) or _Line(self._policy.max_queue)
         own_ns = need.cost * need.quota.den_ns // need.quota.num
         wait_ns = line.wait_ns(now) + own_ns
         if key in self._lines and now + wait_ns > until:
             raise _TooLong(need.name, "wait", wait_ns)
-        if self._turns.wanted(key) >= self._policy.max_queue:
+        if line.wanted >= self._policy.max_queue:
             raise _TooLong(need.name, "full", wait_ns)
-        self._lines[key], behind = line, True
+        self._lines[key] = line
         line.behind_ns += own_ns
         try:
-            async with self._turns.hold(key, (until - now) / NS, Refused):
-                behind = False
+            try:
+                place = await line.head.enter((until - now) / NS)
+            except BulkheadRefused:
+                raise _TooLong(need.name, "timeout", line.wait_ns(self._around.clock.now())) from None
+            finally:
                 line.behind_ns -= own_ns
-                line.ready = 0
+            try:
                 yield line
-        except Refused:
-            raise _TooLong(need.name, "timeout", line.wait_ns(self._around.clock.now())) from None
+            finally:
+                line.head.leave(place)
         finally:
-            if behind:
-                line.behind_ns -= own_ns
-            if not self._turns.wanted(key):
+            # Who is cancelled leaves before this is run: by now there may be no line, or another one.
+            if not line.wanted and self._lines.get(key) is line:
                 del self._lines[key]
 
-    async def _pause(self, line: _Line, ready: int) -> None:
+    async def _pause(self, line: _Line, ready: int) -> bool:
+        """Wait at the head of a line until the share is to be asked again; whether that was a wait."""
         line.ready = ready
         left_ns = ready - self._around.clock.now()
-        if left_ns > 0:
-            await asyncio.sleep(max(left_ns, _TICK_NS) / NS)
+        if left_ns <= 0:
+            return False
+        line.head.resize(1)
+        await asyncio.sleep(max(left_ns, _TICK_NS) / NS)
+        return True
 
     async def _ask(self, call: Call, needs: tuple[SharedNeed, ...], until: int) -> Taken | _Short:
         """

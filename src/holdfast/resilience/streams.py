@@ -38,7 +38,7 @@ class Streaming(NamedTuple):
         clock: Where the time comes from.
         limits: Of each attempt.
         call: What it is about.
-        begin: Counts it, and gives it its number.
+        id: Its number among the pipeline's calls.
         passage: Makes the way of an attempt.
         again: Whether an attempt that ended with an error is made again, after the wait for it.
         late: Makes the error for a phase that took too long.
@@ -50,7 +50,7 @@ class Streaming(NamedTuple):
     clock: Clock
     limits: Timeout
     call: Call
-    begin: Callable[[Call], int]
+    id: int
     passage: Callable[[Attempt], Passage]
     again: Callable[[Attempt, BaseException], Awaitable[bool]]
     late: Callable[[str, float], AttemptTimedOut]
@@ -113,10 +113,10 @@ async def around(outer: Passage, how: Streaming, open: Callable[[], Any]) -> Asy
 
 async def _begun(how: Streaming, source: "_Source", open: Callable[[], Any]) -> tuple[Passage, object]:  # noqa: A002 - it does
     """Make attempts until the first part of one has come."""
-    id, number = how.begin(how.call), 1  # noqa: A001 - it is one
+    number = 1
     notes: list[str] = []
     while True:
-        passage = how.passage(Attempt(how.call, id, number))
+        passage = how.passage(Attempt(how.call, how.id, number))
         try:
             await passage.enter()
             part = await source.open(open)
