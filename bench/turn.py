@@ -96,7 +96,11 @@ def serve_bare() -> None:
 
 def serve_holdfast() -> None:
     """The agent as `holdfast serve` serves it: SQLite in the working directory, logs as JSON lines."""
-    settings = load(environ={}, flags={"server.port": 0, "telemetry.metrics_port": 0}).settings
+    wide = dict.fromkeys(
+        ("all_per_s", "all_burst", "user_per_s", "user_burst", "tools_per_s", "user_tools_per_s"), 10**6
+    )
+    flags = {f"resilience.{name}": value for name, value in (wide | {"tool_per_s": 10**6}).items()}
+    settings = load(environ={}, flags={"server.port": 0, "telemetry.metrics_port": 0, **flags}).settings
     configure_logs(settings.telemetry, open("server.log", "w"))  # noqa: PTH123, SIM115 - open as long as the process is
     hold = Holdfast(settings, environ={})
     hold.serve(agent(), "bench")

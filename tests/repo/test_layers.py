@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "holdfast"
 CONTRACTS: list[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
@@ -48,3 +50,12 @@ def test_the_testing_helpers_are_imported_by_nobody_in_the_package() -> None:
 
 def test_no_contract_has_an_exception() -> None:
     assert [contract["name"] for contract in CONTRACTS if contract.get("ignore_imports")] == []
+
+
+@pytest.mark.parametrize("alone", ["holdfast.resilience", "holdfast.coord"])
+def test_what_stands_alone_brings_no_library_with_it(alone: str) -> None:
+    """In a process of its own: this one has imported everything already."""
+    tell = f"import sys; before = set(sys.modules); import {alone}; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", tell], capture_output=True, text=True, check=True)
+    brought = {module.partition(".")[0] for module in done.stdout.split()}
+    assert brought - set(sys.stdlib_module_names) == {"holdfast"}
