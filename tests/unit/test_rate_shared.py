@@ -147,6 +147,24 @@ async def test_a_limit_of_many_units_in_the_time_of_one_answer_is_used_up_all_th
         await asyncio.sleep(1)
 
 
+async def test_a_share_that_is_short_is_asked_about_twice_for_each_unit_however_many_wait() -> None:
+    """Also after it had enough for a while, and many asked at once."""
+    share = BucketShare(loop_clock())
+    share.latency_s = 0.01
+    process = Process(share, Limit("calls", per.second(10, burst=40)))
+    async with asyncio.TaskGroup() as group:
+        for _ in range(180):
+            group.create_task(process.call())
+        await asyncio.sleep(1)
+        next(iter(share.buckets.values())).refund(40)
+        await asyncio.sleep(4)
+        asked, served = share.asked, len(process.served)
+        assert served >= 40 + 10 + 40 + 35
+        await asyncio.sleep(3)
+        assert len(process.served) - served == 30
+        assert share.asked - asked <= 2 * 30 + 2
+
+
 async def test_limits_are_taken_together_or_not_at_all() -> None:
     share = BucketShare(loop_clock())
     process = Process(share, ALL, USER, max_wait_s=0)

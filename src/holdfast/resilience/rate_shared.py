@@ -10,7 +10,7 @@ The rate limits of a pipeline that several processes keep together.
 
 Who waits stands in line here, and only heads of lines ask again. So a user who wants more than their share holds one
 place in everybody's line at most, and nobody stands there for units that only one user is short of. Between processes
-there is no order, and in one process those whose first question is under way may pass each other.
+there is no order, and in one process those whose questions are under way together may pass each other.
 """
 
 import asyncio
@@ -30,6 +30,8 @@ from holdfast.resilience.share import Loans, Share, SharedNeed, ShareUnavailable
 
 _AROUND_THE_SHARE = CircuitSpec(consecutive=3, open_s=1, max_open_s=2, need=1, lease_s=5)
 _MOST_AT_HEAD = 16
+"""Questions of one line that are under way together."""
+
 _MOST_AT_ONCE = 100
 """Keys that the share is charged for at once: it answers in time, and nobody else waits for that."""
 
@@ -199,7 +201,8 @@ class SharedRateGuard(RateGuard):
                 while isinstance(answer, _Short) and (answer.at == mine or answer.at not in self._own):
                     if answer.at == mine and await self._pause(line, answer.ready):
                         at_once = False
-                    if answer.ready > clock.now() or self._behind_everybody(needs):
+                    all_are_short = answer.at != mine and answer.ready > clock.now()
+                    if all_are_short or self._behind_everybody(needs):
                         at_once = False
                         answer = await self._take_in_everybodys_line(call, needs, answer, until)
                     else:
