@@ -117,8 +117,9 @@ class SideBySide(RuleBasedStateMachine):
     def answer(self, pair: object, outcome: Outcome) -> None:
         permit, wanted = cast("tuple[Permit, model.Permit]", pair)
         before, was, stale = face(self.real), self.real._kind, self.real.stale
-        late = permit.settled or permit.gen != self.real.gen
-        if not permit.settled:
+        gone = permit.gen < 0
+        late = permit.gen != self.real.gen
+        if not gone:
             self.model = model.settle(self.model, wanted, outcome, self.now, self.bounds)
         if not late and permit.lease_end is not None:
             self.probes_said.append(outcome)

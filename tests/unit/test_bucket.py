@@ -59,6 +59,14 @@ def test_more_than_the_burst_never_fits() -> None:
     assert limit.free(0) == 5
 
 
+def test_less_than_nothing_is_not_taken() -> None:
+    limit = Bucket("tokens", per.second(5))
+    assert limit.take(0, 3) == 0
+    with pytest.raises(ValueError, match="cost must be >= 0"):
+        take_all(0, ((limit, -1),))
+    assert limit.free(0) == 2
+
+
 def test_a_user_over_the_own_limit_takes_nothing_from_everybody() -> None:
     everybody, user = Bucket("everybody", per.second(100)), Bucket("user", per.second(1))
     needs = ((everybody, 1), (user, 1))

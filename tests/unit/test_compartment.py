@@ -131,6 +131,19 @@ async def test_a_permit_is_given_back_once_and_only_where_it_is_from() -> None:
     assert (one.stats.in_use, other.stats.in_use) == (1, 1)
 
 
+async def test_a_place_without_a_permit_goes_to_who_waits_when_it_is_freed() -> None:
+    bulkhead = Compartment(1, 1)
+    assert bulkhead.try_enter()
+    assert not bulkhead.try_enter()
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(bulkhead.enter(None))
+        await asyncio.sleep(0)
+        bulkhead.free()
+        assert not bulkhead.try_enter(), "it is the waiter's already"
+    bulkhead.leave(waiting.result())
+    assert bulkhead.stats == (0, 0, 1, 1, 0, 1), "nobody was refused"
+
+
 async def test_growing_lets_all_in_whom_there_is_room_for_and_shrinking_waits() -> None:
     bulkhead = Compartment(1, 5)
     permits = full(bulkhead)

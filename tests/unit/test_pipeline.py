@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from inspect import iscoroutinefunction
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.clock import NS
+from holdfast.clock import NS, Clock
 from holdfast.errors import (
     AttemptTimedOut,
     CircuitOpen,
@@ -41,7 +42,7 @@ from holdfast.resilience import (
     within,
 )
 from holdfast.resilience.order import Policy
-from holdfast.testing import loop_clock
+from holdfast.testing import VirtualLoop, loop_clock
 
 if TYPE_CHECKING:
     from tests.unit.pipelines import (
@@ -127,8 +128,17 @@ async def test_arguments_go_through_and_the_answer_comes_back() -> None:
     wrapped = pipeline.wrap(add)
     assert await wrapped(2, b=3) == 5
     assert wrapped.__name__ == "add"
+    assert iscoroutinefunction(wrapped)
     assert await pipeline.on(AGAIN).wrap(add)(4) == 4
     assert idle(pipeline)
+
+
+def test_a_pipeline_may_be_used_in_one_loop_after_another() -> None:
+    clock = Clock(lambda: round(asyncio.get_running_loop().time() * NS))
+    pipeline = Pipeline("tools", Timeout(total=5), clock=clock)
+    for _ in range(2):
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner, pytest.raises(AttemptTimedOut):
+            runner.run(pipeline(asyncio.sleep, 60))
 
 
 async def test_a_pipeline_of_nothing_is_the_call_itself() -> None:

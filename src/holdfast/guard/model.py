@@ -216,7 +216,7 @@ class ModelCrossing:
         except BaseException as raised:
             ending = ending_of(raised, self._clock)
             late = None
-            if passage.attempt.sent_ns != NOT_YET and isinstance(raised, asyncio.CancelledError | GeneratorExit):
+            if passage.sent_ns != NOT_YET and isinstance(raised, asyncio.CancelledError | GeneratorExit):
                 if ending.status == "cancelled" and self._ran_out(attempt, asked_ns, silent_s):
                     late = self._too_slow()
                     ending = Ending("timeout", late.code)
@@ -254,11 +254,10 @@ class ModelCrossing:
         nothing = attempt.first_token_ns is None and isinstance(error, Exception) and not isinstance(error, TimedOut)
         self._settle(attempt, passage, attempt.input_tokens + attempt.output_tokens or (0 if nothing else None))
         passage.failed(error)
-        failed = passage.attempt
-        if failed.failure is not None:
-            self._failure = failed.failure.kind
+        if passage.failure is not None:
+            self._failure = passage.failure.kind
             self._because = error.code if isinstance(error, Refused) else self._failure.value
-        self._failed[failed.call.target] = failed
+        self._failed[passage.call.target] = passage
 
     def stream_limits(self) -> tuple[float, float]:
         """
@@ -306,7 +305,7 @@ class ModelCrossing:
 
         A request that the provider refused took none; one that was not waited for may have taken all of them.
         """
-        passage.attempt.first_ns = NOT_YET if attempt.first_token_ns is None else attempt.first_token_ns
+        passage.first_ns = NOT_YET if attempt.first_token_ns is None else attempt.first_token_ns
         if used is not None and self.counts_tokens:
             passage.adjust(tokens=used)
 

@@ -102,14 +102,13 @@ class BreakerGuard:
 
     def enter(self, attempt: Attempt, now: int) -> Any:
         """Ask the credential's circuit, if there is one, and the target's."""
-        policy = self._policy
         circuit = self._target(attempt, now)
         account = self._enter_account(attempt, now) if self._closing else None
         permit = circuit.acquire(now)
         if isinstance(permit, Permit):
             return circuit, permit, account
         try:
-            self._refuse(circuit, permit, policy.key, attempt)
+            self._refuse(circuit, permit, self._policy.key, attempt)
         except CircuitOpen:
             if account is not None:
                 account[0].settle(account[1], "none", now)
@@ -132,21 +131,12 @@ class BreakerGuard:
     def leave(self, attempt: Attempt, token: Token, ending: Ending, now: int) -> None:
         """Settle both circuits, and close the credential's where the target said so."""
         circuit, permit, account = token
-        failure = ending.failure
-        if failure is None and account is None and self._slow_ns is None and circuit is not None and permit is not None:
-            circuit.settle(permit, ending.evidence, now)  # Nearly every time.
-            return
         if circuit is not None and permit is not None:
-            slow = False
-            if self._slow_ns is not None and ending.ran:
-                answered = now if attempt.first_ns == NOT_YET else attempt.first_ns
-                slow = answered - attempt.sent_ns >= self._slow_ns
-            asked_s = None if failure is None else failure.retry_after_s
-            asked_ns = None if asked_s is None else round(asked_s * NS)
-            circuit.settle(permit, ending.evidence, now, slow=slow, retry_after_ns=asked_ns)
+            slow = self._slow_ns is not None and ending.ran and _lasted_ns(attempt, now) >= self._slow_ns
+            circuit.settle(permit, ending.evidence, now, slow, ending.asked_ns)
         if account is not None:
             account[0].settle(account[1], "ok" if ending.evidence == "ok" else "none", now)
-        key = self._policy.account
+        key, failure = self._policy.account, ending.failure
         if failure is not None and key is not None and TREATMENTS[failure.kind].closes:
             closed_s = self._policy.closed_s if failure.retry_after_s is None else failure.retry_after_s
             self._accounts.get(key(attempt.call), now).force_open(now, now + round(closed_s * NS))
@@ -202,8 +192,9 @@ class BreakerGuard:
             )
 
     def _target(self, attempt: Attempt, now: int) -> Circuit:
-        key = self._policy.key
-        return self._circuits.get(None if key is None else key(attempt.call), now)
+        key_of = self._policy.key
+        key = None if key_of is None else key_of(attempt.call)
+        return self._circuits.live.get(key) or self._circuits.get(key, now)
 
     def _named(self, name: str) -> Circuit | None:
         policy, now, mine = self._policy, self._around.clock.now(), self._around.name
@@ -294,6 +285,11 @@ class BreakerGuard:
         spec = self._policy.special.get(key, self._policy)
         circuit = Circuit(spec, name, self._around.clock.random.random, moved)
         return circuit
+
+
+def _lasted_ns(attempt: Attempt, now: int) -> int:
+    """How long its answer took, or the first of it."""
+    return (now if attempt.first_ns == NOT_YET else attempt.first_ns) - attempt.sent_ns
 
 
 def _slow_ns(policy: Breaker) -> int | None:

@@ -75,13 +75,15 @@ class Bucket:
     def holds(self, now: int, cost: int) -> bool:
         """Whether ``cost`` units fit now, which ``check`` says with the wait."""
         snow, tat = now * self._num, self._tat
-        return 0 <= cost <= self._burst and max(snow, tat) + cost * self._den - self._room <= snow
+        return cost >= 0 and max(snow, tat) + cost * self._den - self._room <= snow
 
     def try_take(self, now: int, cost: int) -> bool:
         """Take ``cost`` units if they fit now; if not, nothing is changed."""
-        snow = now * self._num
-        tat = max(snow, self._tat) + cost * self._den
-        if tat - self._room > snow or not 0 <= cost <= self._burst:
+        snow, tat = now * self._num, self._tat
+        if tat < snow:  # Not `max`: to call it would take as long as all the rest.
+            tat = snow
+        tat += cost * self._den
+        if tat - self._room > snow or cost < 0:
             return False
         self._tat = tat
         return True
@@ -165,14 +167,20 @@ def take_all(now: int, needs: Needs) -> Refusal | None:
 
 def take_distinct(now: int, needs: Needs) -> Refusal | None:
     """The same for needs of which no two are of one bucket."""
+    return None if try_distinct(now, needs) else worst(now, needs, {})
+
+
+def try_distinct(now: int, needs: Needs) -> bool:
+    """The same, where nobody asks which limit refused."""
     if len(needs) == 1:
-        return None if needs[0][0].try_take(now, needs[0][1]) else worst(now, needs, {})
+        [(limit, cost)] = needs
+        return limit.try_take(now, cost)
     for limit, cost in needs:
         if not limit.holds(now, cost):
-            return worst(now, needs, {})
+            return False
     for limit, cost in needs:
         limit._spend(now, cost)  # noqa: SLF001 - the same module: what was checked is written
-    return None
+    return True
 
 
 def merged(needs: Needs) -> Needs:

@@ -8,7 +8,7 @@ from holdfast.clock import NS
 from holdfast.errors import QueueFull
 from holdfast.resilience.aimd import Aimd
 from holdfast.resilience.circuit import Circuit, State, Why
-from holdfast.resilience.compartment import BulkheadRefused, BulkheadStats, Compartment, Permit
+from holdfast.resilience.compartment import BulkheadRefused, BulkheadStats, Compartment
 from holdfast.resilience.deadline import remaining_s
 from holdfast.resilience.guards import WAIT, Attempt, Ending, Mode, Surroundings, Waits
 from holdfast.resilience.keys import Key, key_class
@@ -72,16 +72,17 @@ class BulkheadView(NamedTuple):
     stats: BulkheadStats
 
 
-class _Kept:
-    __slots__ = ("aimd", "compartment", "name")
+class _Kept(Compartment):
+    __slots__ = ("aimd", "name")
 
-    def __init__(self, name: str, compartment: Compartment, aimd: Aimd | None) -> None:
+    def __init__(self, name: str, policy: Bulkhead, aimd: Aimd | None) -> None:
+        super().__init__(policy.start, policy.queue)
         self.name = name
-        self.compartment = compartment
         self.aimd = aimd
 
 
-Token = tuple[_Kept, Permit] | None
+Token = _Kept | None
+"""What an attempt is inside of; None where it was only observed."""
 
 
 class BulkheadGuard:
@@ -96,10 +97,10 @@ class BulkheadGuard:
 
     def enter(self, attempt: Attempt, now: int) -> Token | Waits:
         """Enter if there is room."""
-        key = self._policy.key
-        kept = self._table.get(None if key is None else key(attempt.call), now)
-        permit = kept.compartment.try_enter()
-        return WAIT if permit is None else (kept, permit)
+        key_of = self._policy.key
+        key = None if key_of is None else key_of(attempt.call)
+        kept = self._table.live.get(key) or self._table.get(key, now)
+        return kept if kept.try_enter() else WAIT
 
     async def wait(self, attempt: Attempt) -> Token:
         """Wait in the queue, for as long as the policy and the deadline allow."""
@@ -108,7 +109,7 @@ class BulkheadGuard:
         kept = self._table.get(None if policy.key is None else policy.key(attempt.call), began)
         wait_s = policy.max_wait_s if left_s is None else min(policy.max_wait_s, max(0.0, left_s))
         try:
-            permit = await kept.compartment.enter(0.0 if policy.mode == "observe" else wait_s)
+            await kept.enter(0.0 if policy.mode == "observe" else wait_s)
         except BulkheadRefused as refused:
             self._refuse(attempt, kept, refused)
             return None
@@ -121,7 +122,7 @@ class BulkheadGuard:
             bulkhead=kept.name,
             waited_s=waited_s,
         )
-        return kept, permit
+        return kept
 
     def stands(self, attempt: Attempt, token: Token) -> bool:
         """A place is kept until it is left."""
@@ -132,21 +133,19 @@ class BulkheadGuard:
         """Free the place, and let the limit learn from how it went."""
         if token is None:
             return
-        kept, permit = token
-        in_use = kept.compartment.in_use
-        kept.compartment.leave(permit)
-        if kept.aimd is None or ending.load == "none":
+        in_use, aimd = token.in_use, token.aimd
+        token.free()
+        if aimd is None or ending.load == "none":
             return
-        was = kept.compartment.limit
         fine = ending.load == "ok"
-        limit = kept.aimd.succeeded(in_use) if fine else kept.aimd.overloaded(now, attempt.sent_ns)
-        self._resize(kept, was, limit, "succeeded" if fine else "overloaded")
+        limit = aimd.succeeded(in_use) if fine else aimd.overloaded(now, attempt.sent_ns)
+        self._resize(token, token.limit, limit, "succeeded" if fine else "overloaded")
 
     def moved(self, key: Hashable, circuit: Circuit, was: State, state: State, why: Why, now: int) -> None:  # noqa: ARG002 - what breakers tell
         """A circuit moved: where it closed after a break, the limit of its key begins at the floor again."""
         kept = self._table.find(key)
         if why == "probes_ok" and kept is not None and kept.aimd is not None:
-            self._resize(kept, kept.compartment.limit, kept.aimd.restart(now), "slow_start")
+            self._resize(kept, kept.limit, kept.aimd.restart(now), "slow_start")
 
     def reconfigure(self, policy: Bulkhead) -> None:
         """Go on with other limits. One that finds itself begins where it is, within the new bounds."""
@@ -156,20 +155,20 @@ class BulkheadGuard:
             if isinstance(limit, int):
                 kept.aimd = None
             elif kept.aimd is None:
-                start = min(max(kept.compartment.limit, limit.min), limit.max)
+                start = min(max(kept.limit, limit.min), limit.max)
                 kept.aimd = Aimd(limit.min, limit.max, start)
             else:
                 kept.aimd.reconfigure(limit.min, limit.max)
-            kept.compartment.reconfigure(policy.start if kept.aimd is None else kept.aimd.limit, policy.queue)
+            kept.reconfigure(policy.start if kept.aimd is None else kept.aimd.limit, policy.queue)
 
     def views(self) -> Iterator[BulkheadView]:
         """Every bulkhead there is, as an operator sees it."""
         for _, kept in self._table.entries():
-            yield BulkheadView(kept.name, key_class(self._policy.key), kept.compartment.stats)
+            yield BulkheadView(kept.name, key_class(self._policy.key), kept.stats)
 
     def _resize(self, kept: _Kept, was: int, limit: int, why: str) -> None:
         if limit != was:
-            kept.compartment.resize(limit)
+            kept.resize(limit)
             self._around.tell(
                 "adaptive.moved", key_class(self._policy.key), bulkhead=kept.name, was=was, limit=limit, reason=why
             )
@@ -188,7 +187,7 @@ class BulkheadGuard:
         )
         if observed:
             return
-        stats = kept.compartment.stats
+        stats = kept.stats
         raise QueueFull(
             f"{kept.name} is full: {stats.in_use} running, {stats.queued} waiting of at most {stats.max_queue}"
             if refused.why == "full"
@@ -204,9 +203,9 @@ class BulkheadGuard:
         name = self._around.name if key is None or key == "" else f"{self._around.name}:{key}"
         adaptive = policy.limit if isinstance(policy.limit, Adaptive) else None
         aimd = None if adaptive is None else Aimd(adaptive.min, adaptive.max, adaptive.start)
-        return _Kept(name, Compartment(policy.start, policy.queue), aimd)
+        return _Kept(name, policy, aimd)
 
     def _quiescent(self, kept: _Kept, _now: int) -> bool:
         """Nobody is inside, and nothing was learned: a new one would do the same."""
         learned = kept.aimd is not None and kept.aimd.limit != self._policy.start
-        return kept.compartment.quiescent and not learned
+        return kept.quiescent and not learned

@@ -40,6 +40,8 @@ class State(Enum):
 
 
 _BREAKS = (State.OPEN, State.FORCED_OPEN)
+_GONE = -1
+"""The generation of a permit that has gone back."""
 _CLOSED = State.CLOSED  # Every call reads it, and a module's name is found faster than an enum's member.
 
 Outcome = Literal["ok", "fail", "none"]
@@ -113,20 +115,19 @@ _RANGES: tuple[tuple[tuple[str, ...], str, Callable[[float], bool]], ...] = (
 )
 
 
-@dataclass(slots=True, eq=False)
 class Permit:
     """
     Leave to make one call. It goes back, once, to the breaker that gave it.
 
     Attributes:
-        gen: The generation it belongs to.
+        gen: The generation it belongs to; that of no circuit once it has gone back.
         lease_end: When a probe must have settled, in nanoseconds; None for an ordinary call.
-        settled: It has gone back.
     """
 
+    __slots__ = ("gen", "lease_end")
+
     gen: int
-    lease_end: int | None = None
-    settled: bool = False
+    lease_end: int | None
 
 
 class Refusal(NamedTuple):
@@ -205,7 +206,10 @@ class Circuit:
         kind = self._kind
         if kind is _CLOSED or kind is State.DISABLED:
             self.inflight += 1
-            return Permit(self.gen)
+            permit = Permit()
+            permit.gen = self.gen
+            permit.lease_end = None
+            return permit
         if kind is State.OPEN or kind is State.FORCED_OPEN:
             if not self._over(now):
                 return self._refusal(now)
@@ -221,7 +225,12 @@ class Circuit:
         return self._probe(now)
 
     def settle(
-        self, permit: Permit, outcome: Outcome, now: int, *, slow: bool = False, retry_after_ns: int | None = None
+        self,
+        permit: Permit,
+        outcome: Outcome,
+        now: int,
+        slow: bool = False,  # noqa: FBT001, FBT002 - arguments that must be named cost time on every call
+        retry_after_ns: int | None = None,
     ) -> None:
         """
         Give a permit back with what the call told.
@@ -234,23 +243,21 @@ class Circuit:
             retry_after_ns: How long the server asked to be left alone. If this outcome opens the breaker, the break is
                 at least as long, up to ``max_retry_after_s``.
         """
-        if permit.settled or permit.gen != self.gen:
-            permit.settled = True
+        gen, permit.gen = permit.gen, _GONE
+        if gen != self.gen:
             self.stale += 1
             return
-        permit.settled = True
         self.inflight -= 1
         if permit.lease_end is not None:
             self._leases.remove(permit.lease_end)
         if outcome == "none":
             return
         slow = slow and self.spec.slow_s is not None
-        trip: Trip | None = None
+        trip: Trip | None
         if self._kind is _CLOSED:
             window = self._window
             window.add(now, outcome == "fail", slow)
-            if window.fail or window.slow:
-                trip = self._judged()
+            trip = self._judged() if window.fail or window.slow else None
         elif self._kind is State.HALF_OPEN:
             if outcome == "ok" and not slow:
                 self._ok += 1
@@ -258,6 +265,8 @@ class Circuit:
                     self._move(_CLOSED, "probes_ok", now)
                 return
             trip = "probe_failed" if outcome == "fail" else "probe_slow"
+        else:
+            trip = None
         if trip is not None:
             self._open(trip, now, retry_after_ns)
 
@@ -301,8 +310,14 @@ class Circuit:
     def _probe(self, now: int) -> Permit:
         end = now + _ns(self.spec.lease_s)
         insort(self._leases, end)
+        return self._permit(end)
+
+    def _permit(self, lease_end: int | None) -> Permit:
         self.inflight += 1
-        return Permit(self.gen, end)
+        permit = Permit()
+        permit.gen = self.gen
+        permit.lease_end = lease_end
+        return permit
 
     def _judged(self) -> Trip | None:
         spec, window = self.spec, self._window

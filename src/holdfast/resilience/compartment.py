@@ -95,28 +95,26 @@ class Compartment:
     Args:
         limit: Permits, at least 1.
         max_queue: Callers that may wait; 0 means that nobody waits.
+
+    Attributes:
+        in_use: Permits held.
     """
 
-    __slots__ = ("_in_use", "_limit", "_max_queue", "_queue", "_refused", "_waited")
+    __slots__ = ("_limit", "_max_queue", "_queue", "_refused", "_waited", "in_use")
 
     def __init__(self, limit: int, max_queue: int) -> None:
         if max_queue < 0:
             raise ValueError(f"bulkhead.max_queue must be >= 0, got {max_queue}")
         self._max_queue = max_queue
         self._queue: deque[_Waiter] = deque()
-        self._in_use = self._refused = self._waited = 0
+        self.in_use = self._refused = self._waited = 0
         self._limit = 0
         self.resize(limit)
 
     @property
     def stats(self) -> BulkheadStats:
         """What it is doing now, and has done since it was made."""
-        return BulkheadStats(self._in_use, len(self._queue), self._limit, self._max_queue, self._refused, self._waited)
-
-    @property
-    def in_use(self) -> int:
-        """Permits held."""
-        return self._in_use
+        return BulkheadStats(self.in_use, len(self._queue), self._limit, self._max_queue, self._refused, self._waited)
 
     @property
     def limit(self) -> int:
@@ -126,14 +124,24 @@ class Compartment:
     @property
     def quiescent(self) -> bool:
         """Nobody is inside and nobody waits: to forget this bulkhead would change nothing but its counts."""
-        return not self._in_use and not self._queue
+        return not self.in_use and not self._queue
 
-    def try_enter(self) -> Permit | None:
-        """Enter if there is room; None, and no refusal counted, where there is not. Room is only while nobody waits."""
-        if self._in_use >= self._limit:
-            return None
-        self._in_use += 1
-        return Permit(self)
+    def try_enter(self) -> bool:
+        """
+        Enter if there is room, without a permit: whoever is let in calls ``free``, exactly once.
+
+        Where there is none, False, and no refusal is counted. Room is only while nobody waits.
+        """
+        if self.in_use >= self._limit:
+            return False
+        self.in_use += 1
+        return True
+
+    def free(self) -> None:
+        """Leave without a permit. Never awaits, never raises."""
+        self.in_use -= 1
+        if self._queue:
+            self._drain()
 
     def enter_nowait(self) -> Permit:
         """
@@ -142,10 +150,10 @@ class Compartment:
         Raises:
             BulkheadRefused: ``full``; nothing was changed.
         """
-        if self._in_use >= self._limit:
+        if self.in_use >= self._limit:
             self._refused += 1
             raise BulkheadRefused("full")
-        self._in_use += 1
+        self.in_use += 1
         return Permit(self)
 
     async def enter(self, max_wait_s: float | None) -> Permit:
@@ -155,8 +163,8 @@ class Compartment:
         Raises:
             BulkheadRefused: ``full`` at once, or ``timeout``. No permit is held.
         """
-        if self._in_use < self._limit:
-            self._in_use += 1
+        if self.in_use < self._limit:
+            self.in_use += 1
             return Permit(self)
         if len(self._queue) >= self._max_queue or (max_wait_s is not None and max_wait_s <= 0):
             self._refused += 1
@@ -177,7 +185,7 @@ class Compartment:
         except BaseException:
             # Cancelled, or the coroutine was closed: with a permit already granted, or still in the queue.
             if not waiter.cancel() and not waiter.cancelled() and waiter.result():
-                self._free()
+                self.free()
             raise
         finally:
             if timer is not None:
@@ -187,7 +195,7 @@ class Compartment:
         """Give the permit back. Never awaits, never raises; a second time, or to another bulkhead, does nothing."""
         if permit._inside is self:  # noqa: SLF001 - a permit is opaque to everybody else
             permit._inside = None  # noqa: SLF001 - a permit is opaque to everybody else
-            self._free()
+            self.free()
 
     def resize(self, limit: int) -> None:
         """
@@ -206,11 +214,7 @@ class Compartment:
         self._max_queue = max_queue
         self.resize(limit)
 
-    def _free(self) -> None:
-        self._in_use -= 1
-        self._drain()
-
     def _drain(self) -> None:
-        while self._queue and self._in_use < self._limit:
-            self._in_use += 1
+        while self._queue and self.in_use < self._limit:
+            self.in_use += 1
             self._queue.popleft().set_result(True)

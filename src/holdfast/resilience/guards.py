@@ -9,7 +9,7 @@ What a guard is: a policy that decides once for each attempt, and is told how th
 
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from holdfast.clock import Clock
+from holdfast.clock import NS, Clock
 from holdfast.resilience.classify import TREATMENTS, Failure
 from holdfast.resilience.keys import Call
 from holdfast.resilience.notice import Teller
@@ -35,14 +35,17 @@ class Ending:
         failure: What went wrong; None where nothing did.
         evidence: What that tells a breaker.
         load: What it tells an adaptive limit.
+        asked_ns: Nanoseconds for which the target asked to be left alone; None where it did not.
     """
 
-    __slots__ = ("evidence", "failure", "load", "ran")
+    __slots__ = ("asked_ns", "evidence", "failure", "load", "ran")
 
     def __init__(self, failure: Failure | None, *, ran: bool = True) -> None:
         treatment = None if failure is None else TREATMENTS[failure.kind]
+        asked_s = None if failure is None else failure.retry_after_s
         self.failure = failure
         self.ran = ran
+        self.asked_ns = None if asked_s is None else round(asked_s * NS)
         self.evidence = "none" if not ran else "ok" if treatment is None else treatment.breaker
         self.load = "none" if not ran else "ok" if treatment is None else treatment.load
 
@@ -57,7 +60,7 @@ NOT_YET: Final = -1
 
 class Attempt:
     """
-    One attempt at a call, on its way through the guards.
+    One attempt at a call, as guards see it on its way through them: its ``Passage``.
 
     Attributes:
         call: What it is about.
@@ -70,13 +73,12 @@ class Attempt:
 
     __slots__ = ("call", "failure", "first_ns", "id", "number", "sent_ns")
 
-    def __init__(self, call: Call, id: int, number: int) -> None:  # noqa: A002 - it is one
-        self.call = call
-        self.id = id
-        self.number = number
-        self.sent_ns: int = NOT_YET
-        self.first_ns: int = NOT_YET
-        self.failure: Failure | None = None
+    call: Call
+    id: int
+    number: int
+    sent_ns: int
+    first_ns: int
+    failure: Failure | None
 
 
 class Surroundings(NamedTuple):

@@ -119,7 +119,7 @@ class _Racer(Generic[T]):
     @property
     def final(self) -> bool:
         """Whether it failed in a way that another attempt would fail too."""
-        failure = self.passage.attempt.failure
+        failure = self.passage.failure
         return self.task.done() and not self.answered and (failure is None or not failure.retryable)
 
 
@@ -130,7 +130,7 @@ class Hedger:
     Args:
         policy: When.
         around: The pipeline.
-        passage: Makes an attempt's way through the guards.
+        passage: Makes an attempt, at a call with this number.
         limit: Makes the time limit of an attempt; None where there is none.
         once: Makes one attempt, in the caller's own task.
         retrier: The pipeline's, whose budgets bear the hedges too; None where there is none.
@@ -140,9 +140,9 @@ class Hedger:
         self,
         policy: Hedge,
         around: Surroundings,
-        passage: Callable[[Attempt], Passage],
+        passage: Callable[[Call, int, int], Passage],
         limit: Callable[[], within | None],
-        once: Callable[[Attempt, Fn[Any]], Awaitable[Any]],
+        once: Callable[[Passage, Fn[Any]], Awaitable[Any]],
         retrier: Retrier | None,
     ) -> None:
         self._around = around
@@ -159,7 +159,7 @@ class Hedger:
         self._paces = KeyTable[Pace](lambda _key: Pace(), Pace.quiescent, around.max_keys)
         self._losers: dict[asyncio.Task[Any], asyncio.TimerHandle] = {}
 
-    async def run(self, attempt: Attempt, fn: Fn[T]) -> T:
+    async def run(self, attempt: Passage, fn: Fn[T]) -> T:
         """Make one attempt, and hedges of it where the call may be repeated and it is known when."""
         call, now = attempt.call, self._around.clock.now()
         if self._own_budgets:
@@ -180,10 +180,9 @@ class Hedger:
         if self._losers:
             await asyncio.wait(self._losers, timeout=self._policy.grace_s)
 
-    async def _race(self, attempt: Attempt, fn: Fn[T], after_ns: int) -> T:
-        passage = self._passage(attempt)
-        await passage.enter()
-        racers = [self._start(passage, fn)]
+    async def _race(self, attempt: Passage, fn: Fn[T], after_ns: int) -> T:
+        await attempt.enter()
+        racers = [self._start(attempt, fn)]
         winner = final = None
         chances = self._policy.max
         due = attempt.sent_ns
@@ -195,7 +194,7 @@ class Hedger:
                     return winner.task.result()
                 final = next((racer for racer in racers if racer.final), None)
                 if final is not None:
-                    attempt.failure = final.passage.attempt.failure
+                    attempt.failure = final.passage.failure
                     return final.task.result()
                 running = [racer.task for racer in racers if not racer.task.done()]
                 if not running:
@@ -216,7 +215,7 @@ class Hedger:
         clock, left_s = self._around.clock, remaining_s(self._around.clock)
         if left_s is not None and left_s <= 0:
             return []
-        passage = self._passage(Attempt(attempt.call, attempt.id, attempt.number))
+        passage = self._passage(attempt.call, attempt.id, attempt.number)
         if not passage.enter_nowait():
             return []
         if not self._budgets.get(per.target(attempt.call), clock.now()).withdraw(clock.now()):
@@ -276,17 +275,17 @@ class Hedger:
             self._wasted(racer)
 
     def _overdue(self, racer: _Racer[T]) -> None:
-        attempt = racer.passage.attempt
+        attempt = racer.passage
         racer.task.cancel()
         self._around.tell("hedge.stuck", "target", attempt.id, attempt.number, lasted_s=self._lasted_s(racer))
 
     def _wasted(self, racer: _Racer[T]) -> None:
-        attempt, lasted_s = racer.passage.attempt, self._lasted_s(racer)
+        attempt, lasted_s = racer.passage, self._lasted_s(racer)
         tell = self._around.tell
         tell("hedge.wasted", "target", attempt.id, attempt.number, lasted_s=lasted_s, may_be_billed=racer.ran)
 
     def _lasted_s(self, racer: _Racer[T]) -> float:
-        return (self._around.clock.now() - racer.passage.attempt.sent_ns) / NS
+        return (self._around.clock.now() - racer.passage.sent_ns) / NS
 
     def _after_ns(self, call: Call, now: int) -> int | None:
         policy = self._policy
@@ -310,7 +309,7 @@ def _all_failed(racers: list[_Racer[T]]) -> T:
     """Raise the first attempt's error, which says that the hedges failed too."""
     first, *hedges = racers
     for hedge in hedges:
-        failure = hedge.passage.attempt.failure
+        failure = hedge.passage.failure
         if failure is not None and (error := first.task.exception()) is not None:
             error.add_note(f"a hedge of it failed too: {failure.kind.value}")
     return first.task.result()

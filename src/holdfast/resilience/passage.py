@@ -1,38 +1,55 @@
 """An attempt's way through the guards, in and out again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 from holdfast.clock import Clock
-from holdfast.errors import DeadlineExceeded, Refused
+from holdfast.errors import Refused, TimedOut
 from holdfast.resilience.classify import Failure
-from holdfast.resilience.deadline import remaining_s, within
+from holdfast.resilience.deadline import check_deadline
 from holdfast.resilience.guards import NOT_RUN, NOT_YET, OK, WAIT, Attempt, Ending, Guard
+from holdfast.resilience.keys import Call
 from holdfast.resilience.rate import RateGuard
 
 Judge = Callable[[BaseException, Attempt], Failure]
 
 
-class Passage:
+class Way:
+    """What a pipeline's attempts have in common: guards, from the outside in, the clock, and who judges failures."""
+
+    __slots__ = ("clock", "guards", "judge")
+
+    def __init__(self, guards: tuple[Guard, ...], clock: Clock, judge: Judge) -> None:
+        self.guards = guards
+        self.clock = clock
+        self.judge = judge
+
+    def attempt(self, call: Call, id: int, number: int) -> "Passage":  # noqa: A002 - it is one
+        """A new attempt, which has entered nothing yet."""
+        passage = Passage()  # Field by field: a constructor would take longer than all of them.
+        passage.call = call
+        passage.id = id
+        passage.number = number
+        passage.sent_ns = passage.first_ns = NOT_YET
+        passage.failure = None
+        passage._way = self  # noqa: SLF001 - the same module
+        passage._tokens = []  # noqa: SLF001 - the same module
+        return passage
+
+
+class Passage(Attempt):
     """
-    Enters every guard from the outside in, and leaves them from the inside out, once, with how the attempt ended.
+    An attempt that enters every guard from the outside in, and leaves them from the inside out.
 
-    If a guard refuses, or the attempt is cancelled while it waits for one, those that were entered hear that it was not
-    made. ``async with`` it to guard a block; ``Pipeline.guard`` makes it.
-
-    Attributes:
-        attempt: Whose way it is.
+    It leaves once, with how it ended. If a guard refuses, or the attempt is cancelled while it waits for one, those it
+    had entered hear that it was not made. ``async with`` it to guard a block; ``Pipeline.guard`` makes it.
     """
 
-    __slots__ = ("_clock", "_guards", "_judge", "_tokens", "attempt")
+    __slots__ = ("_tokens", "_way")
 
-    def __init__(self, guards: Sequence[Guard], attempt: Attempt, clock: Clock, judge: Judge) -> None:
-        self._guards = guards
-        self._clock = clock
-        self._judge = judge
-        self._tokens: list[Any] = []
-        self.attempt = attempt
+    _tokens: list[Any]
+    _way: Way
 
     async def enter(self) -> None:
         """
@@ -50,18 +67,20 @@ class Passage:
 
     def start(self) -> bool:
         """Enter as many guards as let it in at once, from the outside in; whether it is through. If not, ``go_on``."""
-        attempt, tokens, now = self.attempt, self._tokens, self._clock.now()
+        way, tokens = self._way, self._tokens
+        read_clock = way.clock.now  # Python finds methods faster than functions that are kept in a field.
+        now = read_clock()
         try:
-            for guard in self._guards:
-                token = guard.enter(attempt, now)
+            for guard in way.guards:
+                token = guard.enter(self, now)
                 if token is WAIT:
                     return False
                 tokens.append(token)
-            self._check_deadline()
+            check_deadline(now)
         except BaseException:
             self.leave(NOT_RUN)
             raise
-        attempt.sent_ns = now
+        self.sent_ns = now
         return True
 
     async def go_on(self) -> None:
@@ -71,64 +90,54 @@ class Passage:
             if not self._stands():
                 self.leave(NOT_RUN)
                 await self._wait()
-            self._check_deadline()
+            now = self._way.clock.now()
+            check_deadline(now)
         except BaseException:
             self.leave(NOT_RUN)
             raise
-        self.attempt.sent_ns = self._clock.now()
+        self.sent_ns = now
 
     async def _wait(self) -> None:
         """Enter the guards that were not entered yet, waiting where one says so."""
-        attempt, tokens = self.attempt, self._tokens
-        for guard in self._guards[len(tokens) :]:
-            token = guard.enter(attempt, self._clock.now())
+        way, tokens = self._way, self._tokens
+        for guard in way.guards[len(tokens) :]:
+            token = guard.enter(self, way.clock.now())
             if token is WAIT:
-                token = await guard.wait(attempt)
+                token = await guard.wait(self)
             tokens.append(token)
-
-    def _check_deadline(self) -> None:
-        left_s = remaining_s(self._clock)
-        if left_s is not None and left_s <= 0:
-            within(self._clock, 0.0, DeadlineExceeded).__enter__()  # Raises the error of the one that passed.
 
     def enter_nowait(self) -> bool:
         """Enter every guard if all let it in at once; if not, False, and what some had given was given back."""
-        now, inside = self._clock.now(), False
         try:
-            for guard in self._guards:
-                token = guard.enter(self.attempt, now)
-                if token is WAIT:
-                    return False
-                self._tokens.append(token)
-            inside = True
-        except Refused:
+            if self.start():
+                return True
+        except (Refused, TimedOut):
             return False
-        finally:
-            if not inside:
-                self.leave(NOT_RUN)
-        self.attempt.sent_ns = now
-        return True
+        self.leave(NOT_RUN)
+        return False
 
     def leave(self, ending: Ending) -> None:
         """Leave every guard that was entered. Never waits; a second time does nothing."""
-        now, attempt, tokens = self._clock.now(), self.attempt, self._tokens
+        way, tokens = self._way, self._tokens
+        guards, read_clock = way.guards, way.clock.now
+        now = read_clock()
         try:
             while tokens:
                 token = tokens.pop()
-                self._guards[len(tokens)].leave(attempt, token, ending, now)
+                guards[len(tokens)].leave(self, token, ending, now)
         finally:
             if tokens:  # A key is the user's own function, and has raised.
                 self.leave(ending)
 
     def failed(self, error: BaseException) -> None:
         """Leave every guard: the attempt ended with ``error``."""
-        failure = self.attempt.failure = self._judge(error, self.attempt)
-        self.leave(Ending(failure))
+        self.failure = self._way.judge(error, self)
+        self.leave(Ending(self.failure))
 
     def arrived(self) -> None:
         """The first of a streamed answer has come. Only the first time counts."""
-        if self.attempt.first_ns == NOT_YET:
-            self.attempt.first_ns = self._clock.now()
+        if self.first_ns == NOT_YET:
+            self.first_ns = self._way.clock.now()
 
     def adjust(self, **used: int) -> None:
         """
@@ -137,9 +146,9 @@ class Passage:
         Raises:
             ValueError: no limit has this name.
         """
-        for guard, token in zip(self._guards, self._tokens, strict=False):
+        for guard, token in zip(self._way.guards, self._tokens, strict=False):
             if isinstance(guard, RateGuard):
-                guard.adjust(self.attempt, token, used)
+                guard.adjust(self, token, used)
 
     async def __aenter__(self) -> Self:
         """Enter every guard; errors are those of ``enter``."""
@@ -156,4 +165,4 @@ class Passage:
             self.failed(error)
 
     def _stands(self) -> bool:
-        return all(guard.stands(self.attempt, token) for guard, token in zip(self._guards, self._tokens, strict=True))
+        return all(guard.stands(self, token) for guard, token in zip(self._way.guards, self._tokens, strict=True))

@@ -10,9 +10,8 @@ An open circuit costs no tokens, nobody holds a place in a bulkhead while waitin
 counted and judged by itself. A pipeline belongs to one event loop.
 """
 
-import asyncio
 import functools
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
@@ -22,13 +21,13 @@ from holdfast.resilience.breaker import Breaker, BreakerGuard
 from holdfast.resilience.breaker_shared import SharedBreakerGuard
 from holdfast.resilience.bulkhead import Bulkhead, BulkheadGuard
 from holdfast.resilience.classify import Failure, FailureClass
-from holdfast.resilience.deadline import remaining_s, within
+from holdfast.resilience.deadline import TimeLimit, remaining_s, within
 from holdfast.resilience.guards import NOT_YET, OK, Attempt, Guard, Surroundings
 from holdfast.resilience.hedge import Hedge, Hedger
 from holdfast.resilience.keys import Call
 from holdfast.resilience.notice import Sink, Teller
 from holdfast.resilience.order import Policy, check_order, kinds, same_key
-from holdfast.resilience.passage import Passage
+from holdfast.resilience.passage import Passage, Way
 from holdfast.resilience.rate import Rate, RateGuard
 from holdfast.resilience.rate_shared import SharedRateGuard
 from holdfast.resilience.recognise import recognise
@@ -36,7 +35,6 @@ from holdfast.resilience.retrier import Retrier, recall
 from holdfast.resilience.retry import Retry
 from holdfast.resilience.streams import Streaming, around, stream
 from holdfast.resilience.timeout import Deadline, Timeout
-from holdfast.resilience.wheel import Wheel
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,7 +84,7 @@ class Pipeline:
         self.tell = Teller(name, clock, sink)
         at = Surroundings(name, clock, self.tell, max_keys)
         self._deadline: Deadline | None = None
-        self._timeout = Timeout()
+        self._set_timeout(Timeout())
         self._retrier: Retrier | None = None
         self._hedger: Hedger | None = None
         self.breaker: BreakerGuard | None = None
@@ -99,7 +97,7 @@ class Pipeline:
                 case Deadline():
                     self._deadline = policy
                 case Timeout():
-                    self._timeout = policy
+                    self._set_timeout(policy)
                 case Retry():
                     self._retrier = Retrier(policy, at)
                     self._outer, guards = tuple(guards), []
@@ -119,9 +117,11 @@ class Pipeline:
                     self.bulkhead = BulkheadGuard(policy, at)
                     guards.append(self.bulkhead)
         self._guards = tuple(guards)
+        self._way = Way(self._guards, clock, self._judge)
+        self._outer_way = Way(self._outer, clock, self._judge)
+        self._plain = self._deadline is None and not self._outer
         self._policies = policies
         self._calls = 0
-        self._my_wheel: Wheel | None = None
         if self.breaker is not None and self.bulkhead is not None and same_key(policies):
             self.breaker.watchers.append(self.bulkhead.moved)
 
@@ -172,7 +172,7 @@ class Pipeline:
         """
         if number == 1:
             self._begin(call)
-        return self._passage(Attempt(call, self._calls, number))  # A repetition has the latest call's number.
+        return self._way.attempt(call, self._calls, number)  # A repetition has the latest call's number.
 
     async def again(self, attempt: Attempt, error: BaseException) -> bool:
         """Whether an attempt that ended with ``error`` is to be made again; True only after the wait for it."""
@@ -181,12 +181,10 @@ class Pipeline:
         failure = attempt.failure or self._judge(error, attempt)
         return await self._retrier.again(attempt, failure, error)
 
-    async def run(self, call: Call, fn: Callable[[], Awaitable[T]]) -> T:
+    def run(self, call: Call, fn: Callable[[], Awaitable[T]]) -> Coroutine[Any, Any, T]:
         """Call ``fn`` through every policy; errors are those of calling the pipeline."""
-        if self._deadline is None and not self._outer:
-            return await self._tries(call, self._begin(call), fn)
-        with self._whole_limit():
-            return await self._whole(call, fn)
+        # It awaits nothing itself, as each coroutine around a call takes its time.
+        return self._tries(call, fn) if self._plain else self._whole(call, fn)
 
     def stream(self, fn: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, None]:
         """
@@ -219,7 +217,7 @@ class Pipeline:
         )
         if not self._outer:
             return stream(how, open)
-        outer = Passage(self._outer, Attempt(call, how.id, 1), self._clock, self._judge)
+        outer = self._outer_way.attempt(call, how.id, 1)
         return around(outer, how, open)
 
     def reconfigure(self, *policies: Policy) -> None:
@@ -238,7 +236,7 @@ class Pipeline:
                 case Deadline():
                     self._deadline = policy
                 case Timeout():
-                    self._timeout = policy
+                    self._set_timeout(policy)
                 case Retry() if self._retrier is not None:
                     self._retrier.reconfigure(policy)
                 case Hedge() if self._hedger is not None:
@@ -261,43 +259,51 @@ class Pipeline:
             await self._hedger.wait_losers()
 
     async def _whole(self, call: Call, fn: Callable[[], Awaitable[T]]) -> T:
-        id = self._begin(call)  # noqa: A001 - it is one
-        if not self._outer:
-            return await self._tries(call, id, fn)
-        async with Passage(self._outer, Attempt(call, id, 1), self._clock, self._judge):
-            return await self._tries(call, id, fn)
+        with self._whole_limit():
+            id = self._begin(call)  # noqa: A001 - it is one
+            if not self._outer:
+                return await self._tries(call, fn, id)
+            async with self._outer_way.attempt(call, id, 1):
+                return await self._tries(call, fn, id)
 
-    async def _tries(self, call: Call, id: int, fn: Callable[[], Awaitable[T]]) -> T:  # noqa: A002 - it is one
+    async def _tries(self, call: Call, fn: Callable[[], Awaitable[T]], id: int | None = None) -> T:  # noqa: A002 - it is one
+        if id is None:
+            id = self._begin(call)  # noqa: A001 - it is one
         number = 1
-        notes: list[str] = []
+        notes: tuple[str, ...] = ()
         while True:
-            attempt = Attempt(call, id, number)
+            attempt = self._way.attempt(call, id, number)
             try:
-                if self._hedger is None:
-                    return await self._once(attempt, fn)
-                return await self._hedger.run(attempt, fn)
+                if self._hedger is not None:
+                    return await self._hedger.run(attempt, fn)
+                # What `_once` does, without its coroutine and its two blocks: nearly every call comes this way.
+                limit, span = self._limit, None
+                if not attempt.start():
+                    await attempt.go_on()
+                try:
+                    if limit is not None:
+                        span = limit.begin(attempt.sent_ns)
+                    answer = await fn()
+                except BaseException as error:
+                    late = None if span is None else span.end(error)
+                    attempt.failed(late or error)
+                    if late is not None:
+                        raise late from error
+                    raise
+                if span is not None:
+                    span.end(None)
+                attempt.leave(OK)
+                return answer
             except Exception as error:
                 if not await self.again(attempt, error):
                     recall(error, notes)
                     raise
-                notes.append(error.__notes__[-1])
+                notes = (*notes, error.__notes__[-1])
             number += 1
 
-    async def _once(self, attempt: Attempt, fn: Callable[[], Awaitable[T]]) -> T:
-        passage, total = Passage(self._guards, attempt, self._clock, self._judge), self._timeout.total
-        if not passage.start():
-            await passage.go_on()
-        try:
-            if total is None:
-                answer = await fn()
-            else:
-                with within(self._clock, total, self._too_slow, self._wheel()):
-                    answer = await fn()
-        except BaseException as error:
-            passage.failed(error)
-            raise
-        passage.leave(OK)
-        return answer
+    async def _once(self, attempt: Passage, fn: Callable[[], Awaitable[T]]) -> T:
+        async with attempt, self._attempt_limit() or nullcontext():
+            return await fn()
 
     def _begin(self, call: Call) -> int:
         self._calls += 1
@@ -321,6 +327,10 @@ class Pipeline:
                 return _CUT_SHORT
         return failure
 
+    def _set_timeout(self, policy: Timeout) -> None:
+        self._timeout = policy
+        self._limit = None if policy.total is None else TimeLimit(self._clock, policy.total, self._too_slow)
+
     def _whole_limit(self) -> within | nullcontext[None]:
         deadline = self._deadline
         return nullcontext() if deadline is None else within(self._clock, deadline.seconds, self._past_deadline)
@@ -329,14 +339,8 @@ class Pipeline:
         total = self._timeout.total
         return None if total is None else within(self._clock, total, self._too_slow)
 
-    def _passage(self, attempt: Attempt) -> Passage:
-        return Passage(self._guards, attempt, self._clock, self._judge)
-
-    def _wheel(self) -> Wheel | None:
-        """The loop's wheel, looked for once; a pipeline belongs to one loop."""
-        if self._my_wheel is None:
-            self._my_wheel = Wheel.of(asyncio.get_running_loop(), self._clock)
-        return self._my_wheel
+    def _passage(self, call: Call, id: int, number: int) -> Passage:  # noqa: A002 - it is one
+        return self._way.attempt(call, id, number)
 
     def _too_slow(self) -> AttemptTimedOut:
         return self._phase_too_slow("total", self._timeout.total or 0.0)
@@ -365,12 +369,11 @@ class Bound:
 
     def wrap(self, fn: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         """A decorator: the function, called through every policy."""
+        run, call = self._pipeline.run, self._call
 
         @functools.wraps(fn)
         async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-            return await self._pipeline.run(
-                self._call, functools.partial(fn, *args, **kwargs) if args or kwargs else fn
-            )
+            return await run(call, functools.partial(fn, *args, **kwargs) if args or kwargs else fn)
 
         return wrapped
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from holdfast.clock import NS
 from holdfast.errors import RateLimited
-from holdfast.resilience.bucket import Bucket, Quota, take_distinct
+from holdfast.resilience.bucket import Bucket, Quota, try_distinct
 from holdfast.resilience.classify import FailureClass
 from holdfast.resilience.deadline import remaining_s
 from holdfast.resilience.gate import Gates
@@ -110,14 +110,14 @@ class LimitView(NamedTuple):
 class _Kept:
     """A limit and its buckets, with what every call looks at in reach."""
 
-    __slots__ = ("get", "key", "limit", "name", "table")
+    __slots__ = ("key", "limit", "live", "name", "table")
 
     def __init__(self, limit: Limit, table: KeyTable[Bucket]) -> None:
         self.limit = limit
         self.table = table
         self.name = limit.name
         self.key = limit.key
-        self.get = table.get
+        self.live = table.live
 
 
 Taken = list[tuple[Bucket, int]]
@@ -140,8 +140,8 @@ class RateGuard:
     def enter(self, attempt: Attempt, now: int) -> Taken | Waits:
         """Take everything at once, if it fits and nobody waits before."""
         needs = self._needs(attempt.call, now)
-        refusal = self._queue.take_nowait(needs) if self._queue.lines else take_distinct(now, needs)
-        return needs if refusal is None else WAIT
+        taken = self._queue.take_nowait(needs) is None if self._queue.lines else try_distinct(now, needs)
+        return needs if taken else WAIT
 
     async def wait(self, attempt: Attempt) -> Any:
         """Wait in the queue of the limit that blocks, for as long as the policy and the deadline allow."""
@@ -153,9 +153,8 @@ class RateGuard:
         key, now = self._policy.gate, self._around.clock.now()
         return key is None or self._policy.mode == "observe" or not self._gates.closed(key(attempt.call), now)
 
-    def leave(self, attempt: Attempt, token: Taken, ending: Ending, now: int) -> None:
+    def leave(self, attempt: Attempt, token: Taken, ending: Ending, now: int) -> None:  # noqa: ARG002 - what guards hear
         """Give back what an attempt that was never made has taken, and shut the gate where the target asked for it."""
-        del now
         if not ending.ran:
             self._queue.refund(token)
         failure = ending.failure
@@ -231,8 +230,10 @@ class RateGuard:
     def _needs(self, call: Call, now: int) -> Taken:
         costs, needs = call.costs, []
         for kept in self._kept:
-            key = kept.key
-            needs.append((kept.get(None if key is None else key(call), now), costs.get(kept.name, 1) if costs else 1))
+            key_of = kept.key
+            key = None if key_of is None else key_of(call)
+            bucket = kept.live.get(key) or kept.table.get(key, now)
+            needs.append((bucket, costs.get(kept.name, 1) if costs else 1))
         return needs + self._gate(call) if self._gates.live else needs
 
     def _gate(self, call: Call) -> Taken:
@@ -306,4 +307,4 @@ class RateGuard:
 
 
 def _bucket(kept: _Kept, call: Call, now: int) -> Bucket:
-    return kept.get(None if kept.key is None else kept.key(call), now)
+    return kept.table.get(None if kept.key is None else kept.key(call), now)

@@ -1,6 +1,7 @@
 """Retries at work: the decision is ``retry.decide``'s; here are the budgets, the waits, and what is told."""
 
 from asyncio import sleep
+from collections.abc import Sequence
 
 from holdfast.clock import NS
 from holdfast.resilience.classify import Failure
@@ -11,7 +12,7 @@ from holdfast.resilience.retry import NotAgain, Retry, RetryBudget, decide
 from holdfast.resilience.table import KeyTable
 
 
-def recall(error: BaseException, notes: list[str]) -> None:
+def recall(error: BaseException, notes: Sequence[str]) -> None:
     """Put what was noted of earlier attempts before the note of the last one; a cancellation has none."""
     if notes and isinstance(error, Exception):
         error.__notes__[-1:-1] = [note for note in notes if note not in error.__notes__]
@@ -27,12 +28,11 @@ class Retrier:
             lambda _key: RetryBudget(self._policy.budget, around.clock.now()), RetryBudget.quiescent, around.max_keys
         )
 
-    def began(self, call: Call) -> RetryBudget:
+    def began(self, call: Call) -> None:
         """A call begins: its first attempt pays into the budget of its target."""
-        now = self._around.clock.now()
-        budget = self._budgets.get(per.target(call), now)
-        budget.deposit(now)
-        return budget
+        if self._budgets.live:  # Until one was drawn on all are full, and a new one is as well.
+            now = self._around.clock.now()
+            self._budgets.get(per.target(call), now).deposit(now)
 
     async def again(self, attempt: Attempt, failure: Failure, error: BaseException) -> bool:
         """

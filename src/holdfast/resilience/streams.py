@@ -51,7 +51,7 @@ class Streaming(NamedTuple):
     limits: Timeout
     call: Call
     id: int
-    passage: Callable[[Attempt], Passage]
+    passage: Callable[[Call, int, int], Passage]
     again: Callable[[Attempt, BaseException], Awaitable[bool]]
     late: Callable[[str, float], AttemptTimedOut]
     until: int | None
@@ -116,14 +116,14 @@ async def _begun(how: Streaming, source: "_Source", open: Callable[[], Any]) -> 
     number = 1
     notes: list[str] = []
     while True:
-        passage = how.passage(Attempt(how.call, how.id, number))
+        passage = how.passage(how.call, how.id, number)
         try:
             await passage.enter()
             part = await source.open(open)
         except BaseException as error:
             passage.failed(error)
             await source.drop(error)
-            if not await how.again(passage.attempt, error):
+            if not await how.again(passage, error):
                 recall(error, notes)
                 raise
             notes.append(error.__notes__[-1])

@@ -14,6 +14,7 @@ from typing import Any
 from holdfast.clock import NS, Clock
 
 SLOT_NS = 10_000_000
+_ROUND_UP_NS = SLOT_NS - 1
 _EARLY_NS = 1_000_000
 """The shortest wait after a timer that was early: uvloop counts in milliseconds, and less would be no wait at all."""
 _ROOM = 64
@@ -67,8 +68,10 @@ class Fuse:
             where somebody else had the task cancelled too, where the block ended in another way, and the second time.
         """
         task, self.task = self.task, None
-        self.slot.pop(self, None)
-        if task is None or not self.blown:
+        if task is None:
+            return False
+        del self.slot[self]
+        if not self.blown:
             return False
         return task.uncancel() <= self.level and isinstance(error, asyncio.CancelledError)
 
@@ -105,17 +108,19 @@ class Wheel:
             wheel = wheels[clock] = Wheel(loop, clock)
         return wheel
 
-    def light(self, task: asyncio.Task[Any], at: int) -> Fuse:
+    def light(self, task: asyncio.Task[Any], at: int, fuse: Fuse | None = None) -> Fuse:
         """
         Cancel ``task`` at ``at`` on the wheel's clock, in nanoseconds, or up to a slot later; never before.
 
-        Where that has passed already, the task is cancelled when it next waits.
+        Where that has passed already, the task is cancelled when it next waits. ``fuse``: the one to light, if it was
+        made before; None for a new one.
         """
-        number = -(-at // SLOT_NS)
+        number = (at + _ROUND_UP_NS) // SLOT_NS
         slot = self._slots.get(number)
         if slot is None:
             slot = self._open(number)
-        fuse = Fuse()
+        if fuse is None:
+            fuse = Fuse()
         fuse.task = task
         fuse.blown = False
         fuse.level = task.cancelling()
