@@ -16,6 +16,8 @@ test-all: check  ## the same with the slow suites
 
 check: lint types layers .venv/test-stamp
 	$(BIN)/python docs/render.py --check
+	$(BIN)/python docs/runbook_pages.py --check
+	$(BIN)/holdfast ops check
 
 lint: .venv/test-stamp
 	$(BIN)/ruff check .
@@ -27,8 +29,10 @@ types: .venv/test-stamp
 layers: .venv/test-stamp
 	$(BIN)/lint-imports
 
-render: .venv/test-stamp  ## bring api.txt and the rendered documents up to date
+render: .venv/test-stamp  ## bring api.txt, the rendered documents and deploy/ up to date
 	$(BIN)/python docs/render.py
+	$(BIN)/python docs/runbook_pages.py
+	$(BIN)/holdfast ops render
 
 bench: .venv/test-stamp  ## time a turn against the bare agent's, and each policy against a bare await
 	$(BIN)/python bench/turn.py

@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
-import prometheus_client
-from prometheus_client.metrics import MetricWrapperBase
 from public_api import api
 
 from holdfast import config, errors, events
 from holdfast.config.files import FILE_VARIABLE, FILES
-from holdfast.telemetry import Metrics
+from holdfast.telemetry.catalogue import METRICS, Label
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src"
@@ -33,7 +31,7 @@ def configuration() -> str:
     parts = [CONFIGURATION]
     for section in config.describe():
         keys = [row for key in section.keys for row in (key, *key.keys)]
-        rows = [(f"`{key.name}`", _range(key), _default(key), key.doc, f"`{key.variable}`") for key in keys]
+        rows = [(f"`{key.name}`", _range(key), _default(key), key.doc, _variables(key)) for key in keys]
         table = _table(("Key", "Type", "Default", "Meaning", "Variable"), rows)
         parts.append(f"## {section.name}\n\n{_markdown(section.doc)}\n\n{table}")
     return _document("Configuration", *parts)
@@ -66,17 +64,20 @@ def events_page() -> str:
 
 def metrics_page() -> str:
     """Every metric."""
-    kinds = {prometheus_client.Counter: "counter", prometheus_client.Gauge: "gauge"}
-    metrics = Metrics("0", ())
-    every = [*vars(metrics).values(), *vars(metrics.policies).values()]
-    collectors = [made for made in every if isinstance(made, MetricWrapperBase)]
-    rows = []
-    for made in collectors:
-        [about] = made.describe()
-        suffix = "_total" if isinstance(made, prometheus_client.Counter) else ""
-        labels = ", ".join(f"`{label}`" for label in made._labelnames)  # noqa: SLF001 - it has no public name
-        rows.append((f"`{about.name}{suffix}`", kinds.get(type(made), "histogram"), labels, about.documentation))
-    return _document("Metrics", METRICS_SAY, _table(("Metric", "Type", "Labels", "Meaning"), rows))
+    rows = [(f"`{one.name}`", one.kind, ", ".join(map(_label, one.labels)), one.help) for one in METRICS]
+    edges = [(f"`{one.name}`", ", ".join(f"{edge:g}" for edge in one.buckets)) for one in METRICS if one.buckets]
+    old = [(f"`{name}`", f"`{expr}`") for one in METRICS for name, expr in one.rules()]
+    return _document(
+        "Metrics",
+        METRICS_SAY,
+        _table(("Metric", "Type", "Labels", "Meaning"), rows),
+        f"## Buckets\n\n{_table(('Histogram', 'Upper edges'), edges)}",
+        f"## Names of other systems\n\n{OLD_NAMES_SAY}\n{_table(('Recorded as', 'From'), old)}",
+    )
+
+
+def _label(label: Label) -> str:
+    return f"`{label.name}` ({', '.join(label.values) or f'at most {label.bound}'})"
 
 
 RENDERED: dict[str, Callable[[], str]] = {
@@ -110,9 +111,21 @@ def main(arguments: list[str]) -> int:
 # The words
 
 METRICS_SAY = """\
-On the metrics port and at `/metrics` of the API, in the Prometheus text format. Durations are in seconds. Label values
-are closed sets: what is outside of them is told as `_other`, and no session, user or turn ever becomes a label. Series
-whose labels are known exist from the start. `process_*` and `python_gc_*` come on top.
+On the metrics port and at `/metrics` of the API, in the Prometheus text format, or in OpenMetrics where the scraper
+asks for it. Durations are in seconds. `telemetry.metrics_namespace` goes in front of each name. `process_*` and
+`python_gc_*` come on top.
+
+Label values are closed sets, and no session, user or turn ever becomes a label. A label whose values are not listed
+takes them from what is served and configured, and from names that programs make; from the first one beyond its bound
+on, they are told as `_other` and counted in `agent_metric_label_overflow_total`. Series exist as soon as the values of
+their labels are known, so that `rate()` sees the first error.
+
+A *step* is a model call that was answered: of attempts that failed and were made again, or made elsewhere, the one that
+succeeded. An attempt or a tool call that a policy refused is counted, with the status `rejected`, but has no duration.
+A *session* is active while one of its turns runs or waits for an earlier one. Where a trace is kept, durations carry
+its id as an exemplar, in OpenMetrics. The state of a component is found out anew for each page.
+
+Each process counts for itself and is scraped by itself: `PROMETHEUS_MULTIPROC_DIR` has to be unset.
 
 No label tells a credential: what is kept for one model with several of them shares a label, and of several circuits the
 worst state is shown. `model:credential` stands for the circuits of all credentials. A circuit that somebody forced open
@@ -121,13 +134,18 @@ is `open`, and one that somebody disabled is `closed`. The `limiter` is `global`
 """
 
 
+OLD_NAMES_SAY = """\
+What systems that Holdfast takes the place of call the same things remains as recording rules, which cost the process
+nothing.
+"""
+
 CONFIGURATION = f"""\
 Every setting has a default that is safe in production. Four sources may change it; the later one wins:
 
 1. the default,
 2. the file `{FILES[0]}` (or `{FILES[1]}`, `{FILES[2]}`) in the working directory, or the one
    that `--config` or the variable `{FILE_VARIABLE}` names,
-3. the environment variable in the table's last column,
+3. the environment variable in the table's last column, or of two the first one that is set,
 4. the command's own option, where it has one.
 
 ```toml
@@ -344,6 +362,10 @@ def _default(key: config.Key) -> str:
     values = key.default if isinstance(key.default, list) else [key.default]
     words = {"None": "none", "": "empty", "{}": "empty"}
     return ", ".join(words.get(str(value), f"`{value}`") for value in values) or "empty"
+
+
+def _variables(key: config.Key) -> str:
+    return f"`{key.variable}` or `{key.also}`" if key.also else f"`{key.variable}`"
 
 
 def _status(cls: type[errors.HoldfastError]) -> str:

@@ -19,7 +19,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 def holdfast(**flags: object) -> Holdfast:
     named = {name.replace("__", "."): value for name, value in flags.items()}
-    settings = load(environ={}, flags={"store.url": "memory:", **named}).settings
+    settings = load(environ={}, flags={"store.url": "memory:", "telemetry.jsonl_path": "", **named}).settings
     return Holdfast(settings, environ={}, clock=loop_clock())
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import msgspec
 from pydantic_ai import Agent as PydanticAIAgent
 from structlog.contextvars import bound_contextvars
 
@@ -32,11 +33,15 @@ from holdfast.errors import HoldfastError, Misconfigured, NotFound, TurnCancelle
 from holdfast.events import Event, Observer, TurnIds
 from holdfast.guard import Guard, Policies, Sharing
 from holdfast.lifecycle import Check, Drain, Health, Phase
+from holdfast.ops.slo import SLOS
 from holdfast.resilience import Notice, Turnstile
 from holdfast.store import open_store
-from holdfast.telemetry import Metrics, log_failure, log_notice, log_turns
+from holdfast.telemetry import Metrics, Redactor, Traces, log_failure, log_notice, log_turns, secrets_in
 from holdfast.tools import standard_tools
 from holdfast.turn import Agent, Answer, Ask, Parts, Turn, turn, unserved_turn
+
+SEND_S = (0.5, 5.0)
+"""Seconds that the last spans have to be sent, at least and at most."""
 
 
 class Holdfast:
@@ -52,10 +57,11 @@ class Holdfast:
         agents: What is served, by name.
         default_agent: The name of the one that answers where a caller names none.
         model: The name of the model behind the assistant and ``turn.model``.
-        store, metrics, health, drain, places, policies: The parts, for the server to use.
+        store, metrics, traces, health, drain, places, policies: The parts, for the server to use.
 
     Raises:
-        Misconfigured: the settings name a model or an agent that cannot be had.
+        Misconfigured: the settings name a model or an agent that cannot be had, or OpenTelemetry's variables a way to
+            send spans.
     """
 
     def __init__(
@@ -72,6 +78,8 @@ class Holdfast:
         checks = [Check("store", self._ask_store)]
         if self._sharing is not None:
             checks.append(Check("coord", self._sharing.ask, on_failure="degraded"))
+        told = settings.telemetry
+        self.traces = Traces(told, environ, self.clock, Redactor((*settings.secrets(), *secrets_in(environ))))
         self.health = Health(self.clock, tuple(checks))
         self.policies = Policies(settings.resilience, self.clock, self._tell, self._sharing)
         model, sent_with = build_model(settings.llm, environ, settings.resilience.model_s), settings_of(settings.llm)
@@ -85,9 +93,20 @@ class Holdfast:
         for target in settings.agent.targets:
             self._serve(load_agent(target, self._ask_model))
         self._serve(PydanticAgent(assistant, ASSISTANT, self._fallbacks))
-        self.metrics = Metrics(__version__, self.agents)
+        self.metrics = Metrics(
+            __version__,
+            self.agents,
+            namespace=told.metrics_namespace,
+            config_hash=settings.fingerprint(),
+            objectives={slo.name: slo.objective for slo in SLOS},
+            kept_trace_id=self.traces.tracing.kept_trace_id,
+        )
+        self.metrics.begin_agent(ASSISTANT, [tool.__name__ for tool in tools])
+        for each in (model, *self._fallbacks):
+            self.metrics.begin_model(each.system, each.model_name)
         self.metrics.policies.watch(self._circuits, self._bulkheads)
-        self._observers: tuple[Observer, ...] = (log_turns, self.metrics.observe)
+        self.metrics.watch_sessions(lambda: len(self.places))
+        self._observers: tuple[Observer, ...] = (log_turns, self.metrics.observe) if told.enabled else (log_turns,)
         self._tasks: asyncio.TaskGroup | None = None
         self._open = AsyncExitStack()
 
@@ -129,6 +148,8 @@ class Holdfast:
             Misconfigured: the store, or the coord, cannot be used. What was opened is closed again.
         """
         async with AsyncExitStack() as opening:
+            self.traces.open(self.metrics)
+            opening.push_async_callback(self._stop_telling)
             await self.store.open()
             opening.push_async_callback(self.store.close)
             if self._sharing is not None:
@@ -180,10 +201,11 @@ class Holdfast:
 
         @asynccontextmanager
         async def begin(agent: str) -> AsyncIterator[Guard]:
-            ids = TurnIds(session_id="", turn_id=token_hex(8), trace_id=token_hex(16), agent=agent)
-            with bound_contextvars(**ids._asdict()):
-                async with unserved_turn(ids, self.policies, self._observed()) as guard:
-                    yield guard
+            with self.traces.tracing.turn(agent, token_hex(16)) as spans:
+                ids = TurnIds(session_id="", turn_id=token_hex(8), trace_id=spans.trace_id, agent=agent)
+                with bound_contextvars(**ids._asdict()):
+                    async with unserved_turn(ids, self.policies, self._observed(spans.observers)) as guard:
+                        yield guard
 
         return HoldfastCapability(begin)
 
@@ -197,7 +219,9 @@ class Holdfast:
         )
         try:
             async with self.policies.admit(ask.principal, ask.priority):
-                ended = await turn(ask, agent, parts, self._observed(watch))
+                with self.traces.tracing.turn(agent.name, ask.trace_id, ask.message) as spans:
+                    ask = msgspec.structs.replace(ask, trace_id=spans.trace_id)
+                    ended = await turn(ask, agent, parts, self._observed(spans.observers, watch))
         except asyncio.CancelledError:
             if not answer.done():
                 answer.set_exception(TurnCancelled())
@@ -213,8 +237,15 @@ class Holdfast:
 
     def _tell(self, notice: Notice) -> None:
         """What policies tell, for the metrics and the log."""
-        self.metrics.policies.told(notice.name, notice.pipeline, notice.key_class, notice.facts)
-        log_notice(notice.name, notice.pipeline, notice.key_class, notice.facts)
+        told = (notice.name, notice.pipeline, notice.key_class, notice.facts)
+        if self.settings.telemetry.enabled:
+            self.metrics.policies.told(*told)
+            self.traces.notice(*told)
+        log_notice(*told)
+
+    async def _stop_telling(self) -> None:
+        """Send the last spans, for as long as is left of the shutdown, within the bounds of ``SEND_S``."""
+        await self.traces.close(min(max(self.drain.left_s, SEND_S[0]), SEND_S[1]))
 
     def _circuits(self) -> Iterator[tuple[str, str]]:
         now = self.clock.now()
@@ -236,8 +267,9 @@ class Holdfast:
         await self.store.ping()
         return self.settings.store.url.partition(":")[0]
 
-    def _observed(self, watch: Sequence[Observer] = ()) -> list[Observer]:
-        return [self._safely(observe) for observe in (*self._observers, *watch)]
+    def _observed(self, first: Sequence[Observer], watch: Sequence[Observer] = ()) -> list[Observer]:
+        """Those that are told what happens: the spans first, as whether their trace is kept matters to metrics."""
+        return [self._safely(observe) for observe in (*first, *self._observers, *self.traces.observers, *watch)]
 
     def _safely(self, observe: Observer) -> Observer:
         def safely(ids: TurnIds, event: Event) -> None:

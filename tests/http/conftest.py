@@ -7,8 +7,9 @@ import json
 import socket
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import httpx2
@@ -69,8 +70,9 @@ class Server:
 
     secret = "the agent's innermost thoughts"
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, environ: Mapping[str, str] = MappingProxyType({}), **settings: object) -> None:
         flags = {"store.url": "memory:", "server.port": 0, "telemetry.metrics_port": 0, "shutdown.deadline_s": 5}
+        flags["telemetry.jsonl_path"] = ""
         flags |= UNBOUNDED
         flags |= {name.replace("__", "."): value for name, value in settings.items()}
         self._skipped_ns = 0
@@ -78,7 +80,7 @@ class Server:
         self.began: defaultdict[str, threading.Event] = defaultdict(threading.Event)
         real = Clock()
         clock = Clock(lambda: real.now() + self._skipped_ns, lambda: real.wall_ns() + self._skipped_ns)
-        self.hold = Holdfast(load(environ={}, flags=flags).settings, environ={}, clock=clock)
+        self.hold = Holdfast(load(environ={}, flags=flags).settings, environ=environ, clock=clock)
         self.store: Any = Switch(self.hold.store)
         self.hold.store = self.store
         for name, agent in {"echo": _echo, "past": _past, "talk": self._talk, "fails": _fails}.items():
@@ -334,8 +336,14 @@ def serve() -> Iterator[Serve]:
     """Start a server for the tests of one file; keywords are settings."""
     with ExitStack() as running:
 
-        def serve(**settings: object) -> Server:
-            server = Server(**settings).start()
+        def serve(
+            environ: Mapping[str, str] = MappingProxyType({}),
+            before: Callable[[Server], None] = lambda _: None,
+            **settings: object,
+        ) -> Server:
+            server = Server(environ, **settings)
+            before(server)
+            server.start()
             running.callback(server.stop)
             return server
 

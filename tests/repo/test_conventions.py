@@ -30,6 +30,7 @@ CLIENTS = {
     "httptools": {"server/"},
     "msgspec": {""},
     "openai": {"agents/models.py"},
+    "opentelemetry": {"telemetry/"},
     "prometheus_client": {"telemetry/"},
     "pydantic": {""},
     "pydantic_ai": {"adapters/", "agents/", "runtime.py"},
@@ -42,7 +43,7 @@ CLIENTS = {
     "typer": {"cli/"},
     "uvicorn": {"server/", "cli/"},
     "uvloop": {"cli/"},
-    "yaml": {"config/", "sim/"},
+    "yaml": {"config/", "ops/", "sim/"},
 }
 """Which library may be imported where; ``sqlite3`` is Python's own, and a client all the same."""
 
@@ -207,6 +208,7 @@ def test_every_library_that_is_imported_is_declared() -> None:
     wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
     declared = {re.split(r"[\[<>=~! ;]", one)[0].lower().replace("-", "_") for one in wanted}
     come_with = {
+        "opentelemetry": "opentelemetry_api",
         "pydantic_ai": "pydantic_ai_slim",
         "pydantic_core": "pydantic",
         "yaml": "pyyaml",

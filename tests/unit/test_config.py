@@ -106,6 +106,21 @@ def test_the_later_source_wins_and_the_origin_says_which() -> None:
     assert loaded.origin("llm.model") == "default"
 
 
+def test_another_systems_variable_sets_a_key_where_our_own_does_not() -> None:
+    toml("[telemetry]\nmetrics_namespace = 'file'")
+    theirs = {"AGENT_METRICS_NAMESPACE": "theirs"}
+    loaded = load(environ=theirs)
+    assert loaded.settings.telemetry.metrics_namespace == "theirs"
+    assert loaded.origin("telemetry.metrics_namespace") == "AGENT_METRICS_NAMESPACE"
+    for environ in (theirs | {"HOLDFAST_TELEMETRY__METRICS_NAMESPACE": "ours"}, {"AGENT_METRICS_NAMESPACE": ""}):
+        loaded = load(environ=environ)
+        assert loaded.settings.telemetry.metrics_namespace == environ.get("HOLDFAST_TELEMETRY__METRICS_NAMESPACE", "")
+    must_be = "must be text that matches ^([A-Za-z_][A-Za-z0-9_]*)?$, such as security_agent"
+    assert wrong(AGENT_METRICS_NAMESPACE="of agents") == [
+        f'AGENT_METRICS_NAMESPACE: telemetry.metrics_namespace {must_be}, got "of agents"'
+    ]
+
+
 def test_a_flag_that_was_not_given_sets_nothing() -> None:
     assert load(environ={}, flags={"telemetry.log_level": None}).origin("telemetry.log_level") == "default"
 
@@ -335,7 +350,7 @@ def test_whatever_a_key_is_set_to_it_loads_or_is_refused_in_plain_sentences(key:
 def test_a_constraint_nobody_translated_yet_is_noticed() -> None:
     """A spec that uses a constraint ``describe`` has no words for would be refused in misleading ones."""
     told = {"title", "description", "default", "type", "format", "writeOnly", "items", "anyOf", "enum", "pattern"}
-    told |= {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "additionalProperties"}
+    told |= {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "additionalProperties", "examples", "x-also"}
     for name, spec in specs():
         for key, about in spec.model_json_schema()["properties"].items():
             what = f"{name}.{key}"

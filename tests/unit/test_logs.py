@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 import pytest
 import structlog
+from opentelemetry.sdk.resources import Resource
 from structlog.contextvars import bound_contextvars
 
 from holdfast.errors import AgentFailed, HoldfastError
@@ -16,7 +17,20 @@ from holdfast.events import ModelFinished, TextDelta, ToolFinished, TurnEnded, T
 from holdfast.guard import GuardSpec, ModelKey, Policies
 from holdfast.resilience import Turnstile
 from holdfast.store import MemoryStore
-from holdfast.telemetry import Metrics, TelemetrySpec, configure_logs, log_failure, log_turns, logger
+from holdfast.telemetry import (
+    Metrics,
+    TelemetrySpec,
+    Tracing,
+    configure_logs,
+    log_failure,
+    log_level,
+    log_turns,
+    logger,
+    set_log_level,
+)
+from holdfast.telemetry.jsonl import TraceEvents
+from holdfast.telemetry.own_span import OwnSpans
+from holdfast.telemetry.trace import read_context
 from holdfast.testing import loop_clock
 from holdfast.turn import Ask, Parts, Reply, Turn, turn
 
@@ -130,6 +144,59 @@ def test_on_a_terminal_lines_are_for_people_and_elsewhere_for_programs() -> None
         assert len(out.getvalue().splitlines()) == 2
         assert out.getvalue().startswith("{") != pretty
         assert ("\x1b[" in out.getvalue()) == (pretty and out.isatty())
+
+
+@pytest.mark.parametrize("form", ["json", "pretty"])
+def test_no_line_holds_a_secret_whoever_wrote_it(form: Literal["json", "pretty"]) -> None:
+    secret, key = 'pass"word of mine', "sk-ant-api03-" + "x1" * 20
+    out = io.StringIO()
+    configure_logs(TelemetrySpec(log_level="debug", log_format=form), out, [secret])
+    with bound_contextvars(bound=key):
+        logger.info("event", password=secret, nested={"deep": [secret, key]}, header=f"Bearer {key}")
+    logging.getLogger("httpx").warning("cannot reach redis://:%s@cache with %s", "hunter22", key)
+    try:
+        raise ValueError(secret)
+    except ValueError as error:
+        log_failure(error)
+    for told in (secret, json.dumps(secret)[1:-1], key, "hunter22"):
+        assert told not in out.getvalue()
+    assert out.getvalue().count("[redacted]") >= 7
+    assert len(out.getvalue().splitlines()) >= 4
+    if form == "json":
+        assert lines(out)[0]["nested"] == {"deep": ["[redacted]", "[redacted]"]}
+
+
+def test_the_level_can_be_changed_while_it_runs() -> None:
+    out = logs("info")
+    held = logger.debug
+    for level, told in (("debug", "diwe"), ("error", "e"), ("info", "iwe")):
+        set_log_level(level)  # type: ignore[arg-type]  # one of the levels
+        assert log_level() == level
+        before = len(lines(out))
+        for method in ("debug", "info", "warning", "error"):
+            getattr(logger, method)("event")
+        assert "".join(line["level"][0] for line in lines(out)[before:]) == told
+    held("what was taken from the logger before stays as it was")
+    assert lines(out)[-1]["event"] == "event"
+
+
+def test_other_libraries_keep_to_the_new_level_and_to_warnings_at_most() -> None:
+    out = logs("error")
+    set_log_level("debug")
+    for method in ("info", "warning"):
+        getattr(logging.getLogger("httpx"), method)(method)
+    set_log_level("error")
+    logging.getLogger("httpx").warning("later")
+    assert [line["event"] for line in lines(out)] == ["warning"]
+
+
+def test_callers_cannot_fill_the_log_with_headers() -> None:
+    out = logs("debug")
+    read_context(
+        {"baggage": ",".join(["="] * 180), "traceparent": f"00-{'1' * 32}-{'1' * 16}-01", "tracestate": "?" * 500}
+    )
+    read_context({"baggage": "x" * 10_000})
+    assert out.getvalue() == ""
 
 
 def test_logging_can_be_set_up_again() -> None:
@@ -268,10 +335,25 @@ class Chatty:
 async def test_no_content_is_in_any_line_nor_in_any_metric(how: str) -> None:
     """Message, reply, arguments, results and the texts of errors stay out; the turn is told all the same."""
     out, metrics = logs("info"), Metrics("0", ["chatty"])
+    events: list[bytes] = []
+    spans: list[str] = []
+    clock = loop_clock()
+    own = OwnSpans(
+        clock,
+        1,
+        Resource({}),
+        "0",
+        begun=lambda _: None,
+        ended=lambda span: spans.append(span.readable(None).to_json()),
+    )
+    tracing = Tracing(clock)
+    tracing.start = own.start
     parts = Parts(Policies(GuardSpec(turn_s=5), loop_clock()), MemoryStore(), Turnstile(), 1, 1_000)
     ask = Ask(message=MARKER, principal=MARKER, session_id="talk", trace_id="t" * 32, request_id="r")
     try:
-        await turn(ask, Chatty(how), parts, [log_turns, metrics.observe])
+        with tracing.turn("chatty", "f" * 32, MARKER) as traced:
+            observers = [log_turns, metrics.observe, TraceEvents(events.append, clock).observe, *traced.observers]
+            await turn(ask, Chatty(how), parts, observers)
     except HoldfastError as error:
         assert how != "succeeds"
         log_failure(error)
@@ -281,6 +363,10 @@ async def test_no_content_is_in_any_line_nor_in_any_metric(how: str) -> None:
     assert [line["event"] for line in told if line["event"].startswith("agent_")] == ["agent_start", "agent_complete"]
     assert MARKER not in out.getvalue()
     assert MARKER.encode() not in metrics.page()[0]
+    assert len(events) > 2
+    assert MARKER.encode() not in b"".join(events)
+    assert len(spans) > 1
+    assert MARKER not in "".join(spans)
 
 
 def test_in_a_program_that_has_not_configured_it_the_standard_logger_decides(

@@ -13,7 +13,9 @@ from holdfast.guard import GuardSpec, Policies
 from holdfast.guard.spec import ToolLimits
 from holdfast.resilience import Call, FailureClass, Notice, Priority, State
 from holdfast.telemetry import OTHER, Metrics
-from holdfast.telemetry.policies import CREDENTIAL, MAX_BULKHEADS, MAX_RESOURCES, STATES
+from holdfast.telemetry.catalogue_policies import BULKHEAD as BULKHEAD_LABEL
+from holdfast.telemetry.catalogue_policies import RESOURCE, STATES
+from holdfast.telemetry.policies import CREDENTIAL
 from holdfast.testing import loop_clock
 
 STATE = "agent_circuit_breaker_state"
@@ -147,14 +149,14 @@ def test_a_circuit_has_its_series_before_it_first_opens(metrics: Metrics) -> Non
 
 
 def test_resources_are_bounded_and_none_changes_its_label(metrics: Metrics) -> None:
-    circuits = [(f"tool:{n}", "closed") for n in range(3 * MAX_RESOURCES)]
+    circuits = [(f"tool:{n}", "closed") for n in range(3 * RESOURCE.bound)]
     watch(metrics, circuits)
     labels = set(series(metrics, BREAKER))
-    assert labels == {CREDENTIAL, OTHER, *(name for name, _ in circuits[: MAX_RESOURCES - 1])}
+    assert labels == {CREDENTIAL, OTHER, *(name for name, _ in circuits[: RESOURCE.bound - 1])}
     assert state_of(metrics, OTHER) == "closed"
     for name, _ in reversed(circuits):
         tell(metrics, "breaker.refused", circuit=name, reason="open", observed=False)
-    assert counted(metrics, BREAKER) == {**dict.fromkeys(labels - {CREDENTIAL}, 1), OTHER: 2 * MAX_RESOURCES + 1}
+    assert counted(metrics, BREAKER) == {**dict.fromkeys(labels - {CREDENTIAL}, 1), OTHER: 2 * RESOURCE.bound + 1}
     circuits[-1] = (circuits[-1][0], "open")
     assert state_of(metrics, OTHER) == "open"
     circuits.pop()
@@ -183,11 +185,11 @@ def test_bulkheads_are_read_anew_and_those_that_share_a_label_add_up(metrics: Me
 
 
 def test_bulkheads_are_bounded(metrics: Metrics) -> None:
-    many = 2 * MAX_BULKHEADS
+    many = 2 * BULKHEAD_LABEL.bound
     watch(metrics, (), *((f"tool:{n}", 0, 0, 1, 1) for n in range(many)))
     in_use = series(metrics, "agent_bulkhead_in_use")
-    assert len(in_use) == MAX_BULKHEADS + 1
-    assert in_use[OTHER] == many - MAX_BULKHEADS
+    assert len(in_use) == BULKHEAD_LABEL.bound + 1
+    assert in_use[OTHER] == many - BULKHEAD_LABEL.bound
 
 
 def test_a_wait_for_a_place_is_told_in_seconds(metrics: Metrics) -> None:

@@ -9,7 +9,7 @@ import sys
 import typer
 
 from holdfast._version import __version__
-from holdfast.cli import breakers, config, keys
+from holdfast.cli import breakers, config, keys, ops
 from holdfast.cli.chat import chat
 from holdfast.cli.doctor import doctor
 from holdfast.cli.serve import serve
@@ -24,6 +24,7 @@ app.command()(sim)
 app.add_typer(config.app, name="config")
 app.add_typer(keys.app, name="keys")
 app.add_typer(breakers.app, name="breakers")
+app.add_typer(ops.app, name="ops")
 
 
 @app.callback(invoke_without_command=True)

@@ -13,7 +13,7 @@ from holdfast.config import Loaded
 from holdfast.runtime import Holdfast
 from holdfast.server import run_server
 from holdfast.server.process import Listening
-from holdfast.telemetry import configure_logs
+from holdfast.telemetry import configure_logs, secrets_in
 
 QUESTION = "What is 17*23, and which files are here?"
 
@@ -36,9 +36,14 @@ def serve(
         telemetry__metrics_port=metrics_port,
         telemetry__log_level=log_level,
     )
-    configure_logs(loaded.settings.telemetry)
+    configure_logs(loaded.settings.telemetry, secrets=(*loaded.settings.secrets(), *secrets_in(os.environ)))
     hold = Holdfast(loaded.settings)
-    run(run_server(hold, lambda listening: _say_hello(hold, loaded, listening)))
+
+    def started(listening: Listening) -> None:
+        hold.traces.serve_whole_process()
+        _say_hello(hold, loaded, listening)
+
+    run(run_server(hold, started))
 
 
 def _say_hello(hold: Holdfast, loaded: Loaded, listening: Listening) -> None:
@@ -55,6 +60,7 @@ def _say_hello(hold: Holdfast, loaded: Loaded, listening: Listening) -> None:
         "agents": agents,
         "model": model,
         "store": loaded.settings.store.url,
+        "traces": _where_traces_go(hold),
         "settings": str(loaded.file or "defaults (no holdfast.toml here)"),
     }
     console.print(f"[bold]Holdfast {__version__}[/bold]")
@@ -67,3 +73,11 @@ def _say_hello(hold: Holdfast, loaded: Loaded, listening: Listening) -> None:
     console.print(escape(f"  {ask} -H 'accept: text/event-stream' -N -d '{{\"message\":\"What time is it?\"}}'"))
     console.print(escape(f"  curl -s {url}/health/ready"))
     console.print("Ctrl-C stops.")
+
+
+def _where_traces_go(hold: Holdfast) -> str:
+    if not hold.settings.telemetry.enabled:
+        return "off"
+    spans = hold.traces.url or "OTEL_EXPORTER_OTLP_ENDPOINT names no collector"
+    path = hold.settings.telemetry.jsonl_path
+    return spans if path is None else f"{path}  ({spans})"

@@ -9,6 +9,7 @@ Settings: the parts' own specs, collected, and where each value came from.
 one line for each problem. Nothing here is global: the environment is handed in, and the parts are handed their specs.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from holdfast.agents.spec import AgentSpec, LLMSpec
 from holdfast.config.files import find, read
@@ -46,6 +47,17 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     telemetry: TelemetrySpec = TelemetrySpec()
     shutdown: ShutdownSpec = ShutdownSpec()
     tools: ToolsSpec = ToolsSpec()
+
+    def secrets(self) -> list[str]:
+        """The secrets among the settings."""
+        sections = (section for _, section in self)
+        return [
+            value.get_secret_value() for section in sections for _, value in section if isinstance(value, SecretStr)
+        ]
+
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that are the same wherever the same is set, whatever the secrets are."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,6 +73,9 @@ class Given:
     def take_environ(self) -> None:
         """Every variable of ours."""
         known = {key.variable: key for key in self._keys.values()}
+        for other in self._keys.values():
+            if other.also and other.also in self._environ:
+                self.take(other.also, other, self._environ[other.also])
         for variable, text in self._environ.items():
             if key := known.get(variable):
                 self.take(variable, key, text)

@@ -11,6 +11,8 @@ from pydantic import BaseModel
 PREFIX = "HOLDFAST_"
 LIST, TABLES = "a list of texts", "a table of named tables"
 MOST_SHOWN = 120
+ALSO = "x-also"
+"""In a field's ``json_schema_extra``: a variable of another system that sets it too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,7 @@ class Key:
         secret: Whether its value is never shown.
         optional: Whether it may be none; an empty text means none.
         keys: What each of its named tables may hold; empty where it holds none.
+        also: Another system's variable, which sets it where ``variable`` does not; empty where there is none.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Key:
     secret: bool
     optional: bool
     keys: tuple["Key", ...] = ()
+    also: str = ""
 
     @property
     def attribute(self) -> str:
@@ -91,6 +95,7 @@ def _key(name: str, about: Mapping[str, Any], schema: Mapping[str, Any]) -> Key:
         secret=shape.get("format") == "password" or any(key.secret for key in keys),
         optional="anyOf" in about,
         keys=keys,
+        also=about.get(ALSO, ""),
     )
 
 
@@ -98,7 +103,8 @@ def _allowed(shape: Mapping[str, Any], default: object) -> str:
     if "enum" in shape:
         return "one of " + ", ".join(shape["enum"])
     if "pattern" in shape:
-        return f"text that matches {shape['pattern']}, such as {default}"
+        example = [*shape.get("examples", ()), default][0]
+        return f"text that matches {shape['pattern']}, such as {example}"
     if "minimum" in shape and "maximum" in shape:
         return f"between {shape['minimum']} and {shape['maximum']}"
     bounds = {

@@ -26,6 +26,7 @@ from holdfast.resilience import (
     remaining_s,
     within,
 )
+from holdfast.telemetry import model_sent
 
 T = TypeVar("T")
 
@@ -211,6 +212,7 @@ class ModelCrossing:
             await passage.enter()
             self.calls += 1
             attempt.started_ns = self._clock.now()
+            model_sent(number)
             yield attempt
             self._answered(key, attempt, passage)
         except BaseException as raised:

@@ -70,7 +70,7 @@ class Drain:
             Draining: the process is starting or stopping; the turn was not begun.
         """
         if self.phase not in (Phase.RUNNING, Phase.LAME_DUCK):
-            raise Draining(retry_after_s=max(1.0, self._left_s()))  # Never at once: nothing will have changed.
+            raise Draining(retry_after_s=max(1.0, self.left_s))  # Never at once: nothing will have changed.
 
     def track(self, task: asyncio.Task[None]) -> None:
         """Count ``task`` as a running turn until it ends."""
@@ -105,7 +105,7 @@ class Drain:
                 self.phase = Phase.CANCELLING
                 for task in self._running:
                     task.cancel()
-            await self._wait(self._idle, self._left_s())
+            await self._wait(self._idle, self.left_s)
             self.phase = Phase.STOPPED
 
     async def _finish_turns(self, seconds: float) -> None:
@@ -127,7 +127,9 @@ class Drain:
 
     def _for_turns_s(self) -> float:
         """Seconds left of the part of the deadline that running turns may use."""
-        return self._left_s() - (1 - _LAST_TENTH) * self._spec.deadline_s
+        return self.left_s - (1 - _LAST_TENTH) * self._spec.deadline_s
 
-    def _left_s(self) -> float:
+    @property
+    def left_s(self) -> float:
+        """Seconds left of the deadline; 0 where it is over, or nobody has asked to stop."""
         return 0.0 if self._stop_at is None else max(0.0, (self._stop_at - self._clock.now()) / NS)

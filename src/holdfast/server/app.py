@@ -18,13 +18,15 @@ from holdfast.server.chat import Chat
 from holdfast.server.edge import Edge
 from holdfast.server.errors import handle_holdfast_error, handle_http_exception, handle_unexpected, problem_response
 from holdfast.server.health import health_router
+from holdfast.server.log_level import log_level_router
 from holdfast.server.openapi import CHAT_PATHS, describe, openapi_router
 from holdfast.server.sessions import sessions_router
+from holdfast.server.slo import slo_router
 
 
 def build_app(hold: Holdfast, gate: Gate | None = None) -> ASGIApp:
     """The ASGI application that serves ``hold``, which the caller enters and leaves."""
-    gate = gate or Gate(hold.store, hold.clock)
+    gate = gate or Gate(hold.store, hold.clock, hold.metrics.auth_failed)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_exception_handler(Exception, handle_unexpected)
     app.add_exception_handler(HoldfastError, handle_holdfast_error)
@@ -35,6 +37,8 @@ def build_app(hold: Holdfast, gate: Gate | None = None) -> ASGIApp:
         app.add_route(path, chat.post, methods=["POST"], include_in_schema=False)
     app.include_router(sessions_router(hold, gate))
     app.include_router(breakers_router(hold, gate))
+    app.include_router(log_level_router(gate))
+    app.include_router(slo_router(hold, gate))
     app.include_router(health_router(hold, gate))
     app.include_router(openapi_router(app, gate))
 
@@ -46,7 +50,11 @@ def build_app(hold: Holdfast, gate: Gate | None = None) -> ASGIApp:
     hold.metrics.begin_routes(
         (method.upper(), path, told["responses"]) for path, methods in paths.items() for method, told in methods.items()
     )
-    return Edge(_with_cors(app, hold.settings.server.cors_origins), frozenset(paths), hold.metrics, hold.clock)
+    served = _with_cors(app, hold.settings.server.cors_origins)
+    return Edge(served, frozenset(paths), hold.metrics, hold.traces.tracing, hold.clock)
+
+
+TRACE_HEADERS = ("baggage", "traceparent", "tracestate")
 
 
 def _with_cors(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
@@ -57,7 +65,7 @@ def _with_cors(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
         app,
         allow_origins=list(origins),
         allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["authorization", "content-type", "traceparent", "x-api-key", "x-request-id"],
+        allow_headers=["authorization", "content-type", "x-api-key", "x-request-id", *TRACE_HEADERS],
         expose_headers=["retry-after", "traceparent", "x-request-id"],
     )
 

@@ -18,6 +18,7 @@ import hashlib
 import hmac
 import ipaddress
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -33,6 +34,7 @@ OPERATE = "operate"
 SCOPES = (DELEGATE, OPERATE)
 ANONYMOUS = "anonymous"
 _HOST = re.compile(r"([^:@]+|\[[^\]]+\])(:\d*)?")
+_ONLY_LOCALHOST = "without API keys this server answers to localhost only; create one: holdfast keys create"
 FRESH_S = 2.0
 """Seconds for which the list of keys is believed: a revocation is in force after that."""
 
@@ -84,11 +86,18 @@ class Gate:
     Tells callers apart by their keys.
 
     The list of keys is read again when it is older than ``FRESH_S`` and somebody asks.
+
+    Args:
+        store: Where the keys are kept.
+        clock: The clock they expire on.
+        tell: Told why a request was not let in: ``missing``, ``unknown``, ``expired`` or ``revoked`` of a key;
+            ``scope`` where the key does not cover this; ``origin`` where it was not sent to, or from, this machine.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, tell: Callable[[str], object] = lambda _: None) -> None:
         self._store = store
         self._clock = clock
+        self._tell = tell
         self._keys: dict[str, StoredKey] = {}
         self._read_at: int | None = None
         self._reading = asyncio.Lock()
@@ -104,10 +113,13 @@ class Gate:
         """
         await self._refresh()
         if not self._keys:
-            self._only_loopback(request)
+            if not _sent_here(request):
+                self._tell("origin")
+                raise Forbidden(_ONLY_LOCALHOST)
             return Caller(ANONYMOUS, open=True)
         key = self._find(_presented(request))
-        if key is None:
+        if isinstance(key, str):
+            self._tell(key)
             raise Unauthenticated
         return Caller(key.principal, key.scopes)
 
@@ -121,9 +133,11 @@ class Gate:
         """
         caller = await self.identify(request)
         if not caller.open and OPERATE not in caller.scopes:
+            self._tell("scope")
             raise Forbidden(f"this needs a key with the scope {OPERATE}")
         origin = request.headers.get("origin")
         if caller.open and origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+            self._tell("origin")
             raise Forbidden("without API keys a page of another origin may not give orders")
         return caller
 
@@ -143,21 +157,25 @@ class Gate:
     def _is_fresh(self) -> bool:
         return self._read_at is not None and self._clock.now() - self._read_at < FRESH_S * NS
 
-    def _find(self, presented: str) -> StoredKey | None:
+    def _find(self, presented: str) -> StoredKey | str:
+        """The key that was presented, or why it is none."""
+        if not presented:
+            return "missing"
         prefix, _, rest = presented.partition("_")
         key_id, _, secret = rest.partition("_")
         key = self._keys.get(key_id) if prefix == PREFIX else None
         if key is None or not hmac.compare_digest(key.digest, _digest(secret)):
-            return None
+            return "unknown"
+        if key.revoked_ns is not None:
+            return "revoked"
         expired = key.expires_ns is not None and self._clock.wall_ns() >= key.expires_ns
-        return None if expired or key.revoked_ns is not None else key
+        return "expired" if expired else key
 
-    @staticmethod
-    def _only_loopback(request: Request) -> None:
-        # A web page that has its own name resolve to 127.0.0.1 still sends that name.
-        host = _HOST.fullmatch(request.headers.get("host", ""))
-        if host is None or not (host[1].lower() == "localhost" or _is_loopback(host[1])):
-            raise Forbidden("without API keys this server answers to localhost only; create one: holdfast keys create")
+
+def _sent_here(request: Request) -> bool:
+    # A web page that has its own name resolve to 127.0.0.1 still sends that name.
+    host = _HOST.fullmatch(request.headers.get("host", ""))
+    return host is not None and (host[1].lower() == "localhost" or _is_loopback(host[1]))
 
 
 def _is_loopback(name: str) -> bool:

@@ -1,7 +1,7 @@
 """
 The outermost layer of the application: what happens to every request, whatever it asks.
 
-    ids in ▸ the route's work ▸ an error that nobody expected becomes a 500 ▸ ids out, counted, logged
+    ids in ▸ the route's work ▸ an error that nobody expected becomes a 500 ▸ ids out, counted, traced, logged
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from structlog.contextvars import bound_contextvars
 from holdfast.clock import NS, Clock, token_hex
 from holdfast.errors import Draining, HoldfastError
 from holdfast.server.errors import problem_response, template_of
-from holdfast.telemetry import OTHER, Metrics, log_failure, logger, read_traceparent
+from holdfast.telemetry import OTHER, Metrics, Tracing, log_failure, logger
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 QUIET = frozenset({"/health", "/health/live", "/health/ready", "/healthz", "/readyz", "/metrics"})
@@ -30,13 +30,15 @@ class Edge:
         app: What serves the request.
         routes: The templates of the routes there are; every other path is told as ``_other``.
         metrics: Where requests are counted.
+        tracing: Where their spans begin.
         clock: The clock they are timed on.
     """
 
-    def __init__(self, app: ASGIApp, routes: Collection[str], metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, app: ASGIApp, routes: Collection[str], metrics: Metrics, tracing: Tracing, clock: Clock) -> None:
         self._app = app
         self._routes = routes
         self._metrics = metrics
+        self._tracing = tracing
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,7 +47,9 @@ class Edge:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        trace = read_traceparent(request.headers.get("traceparent"))
+        path: str = scope["path"]
+        span = self._tracing.request(scope["method"], path, scope["scheme"], request.headers, spans=path not in QUIET)
+        trace = span.context
         asked_id = request.headers.get("x-request-id", "")
         request_id = asked_id if _REQUEST_ID.fullmatch(asked_id) else token_hex(8)
         request.state.trace = trace
@@ -63,7 +67,7 @@ class Edge:
                 message = {**message, "headers": [*message["headers"], *ids]}
             await send(message)
 
-        with bound_contextvars(request_id=request_id, trace_id=trace.trace_id):
+        with span, bound_contextvars(request_id=request_id, trace_id=trace.trace_id):
             try:
                 await self._app(inner, receive, send_with_ids)
             except asyncio.CancelledError:
@@ -77,10 +81,12 @@ class Edge:
                     unexpected = HoldfastError("unexpected error")
                     await problem_response(unexpected, trace.trace_id)(scope, receive, send_with_ids)
             finally:
-                self._tell(scope["method"], template_of(inner), status, (self._clock.now() - began) / NS)
+                asked, duration_s = template_of(inner), (self._clock.now() - began) / NS
+                route = asked if asked in self._routes else OTHER
+                span.answered(None if route is OTHER else route, status, duration_s)
+                self._tell(scope["method"], route, status, duration_s)
 
-    def _tell(self, method: str, asked: str, status: int, duration_s: float) -> None:
-        route = asked if asked in self._routes else OTHER
+    def _tell(self, method: str, route: str, status: int, duration_s: float) -> None:
         self._metrics.answered(method, route, status, duration_s)
         quiet = route in QUIET and status < 400
         write = logger.debug if quiet else logger.info

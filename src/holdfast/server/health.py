@@ -6,6 +6,7 @@ turn can be kept; readiness turns red as soon as the process begins to stop. No 
 a tool is, its circuit tells, in the details alone.
 """
 
+import asyncio
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -161,7 +162,7 @@ def health_router(hold: Holdfast, gate: Gate) -> APIRouter:
     @router.get("/metrics", operation_id="metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:
         await gate.identify(request)
-        return _metrics_page(hold)
+        return await _metrics_page(hold, request)
 
     return router
 
@@ -200,12 +201,15 @@ def _shedding(hold: Holdfast) -> SheddingView:
 def metrics_app(hold: Holdfast) -> ASGIApp:
     """What the metrics port serves: ``/metrics`` and nothing else, to whoever reaches the port."""
 
-    async def metrics(_request: Request) -> Response:
-        return _metrics_page(hold)
+    async def metrics(request: Request) -> Response:
+        return await _metrics_page(hold, request)
 
     return Starlette(routes=[Route("/metrics", metrics)])
 
 
-def _metrics_page(hold: Holdfast) -> Response:
-    page, content_type = hold.metrics.page()
+async def _metrics_page(hold: Holdfast, request: Request) -> Response:
+    report = await hold.health.report()
+    hold.metrics.checked((component.name, component.state) for component in report.components)
+    hold.metrics.policies.read()
+    page, content_type = await asyncio.to_thread(hold.metrics.render, request.headers.get("accept", ""))
     return Response(page, media_type=content_type)

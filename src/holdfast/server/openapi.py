@@ -134,6 +134,8 @@ def _add_errors(path: str, method: str, operation: dict[str, Any]) -> None:
         errors = _SESSION_ERRORS[method]
     elif path.startswith("/v1/breakers/"):
         errors = (*_GUARDED, NotFound)
+    elif path.startswith("/v1/log-level/"):
+        errors = (*_GUARDED, NotFound, Unprocessable)
     responses.update(_problems(errors))
     if path == "/health/detailed":
         responses["503"] = {

@@ -31,7 +31,7 @@ from holdfast.server.auth import Gate
 from holdfast.server.connection import Connection, Limits
 from holdfast.server.health import metrics_app
 from holdfast.server.listen import check_tls, listen, only_here, url_of
-from holdfast.telemetry import OTHER, logger
+from holdfast.telemetry import OTHER, logger, watch_loop
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CLOSE_CONNECTIONS_S = 2.0
@@ -71,11 +71,12 @@ async def run_server(hold: Holdfast, on_start: Callable[[Listening], None], stop
         )
         held.enter_context(stopping.on_signals())
         async with hold:
-            gate = Gate(hold.store, hold.clock)
+            gate = Gate(hold.store, hold.clock, hold.metrics.auth_failed)
             closed = await gate.closed()
             if not closed:
                 _refuse_open(hold, api, "server.host")
                 _refuse_open(hold, metrics, "telemetry.metrics_host")
+            held.enter_context(watch_loop(hold.clock, hold.metrics.loop_lag.observe))
             serving = [(_api_server(hold, gate), api)]
             if metrics is not None:
                 serving.append((_Server(_config(hold, metrics_app(hold))), metrics))

@@ -1,20 +1,45 @@
 """What is told about the running process: logs, metrics, and the ids that join them."""
 
 from holdfast.telemetry.labels import OTHER
-from holdfast.telemetry.logs import configure_logs, log_failure, log_notice, log_turns, logger
+from holdfast.telemetry.logs import (
+    Level,
+    configure_logs,
+    log_failure,
+    log_level,
+    log_notice,
+    log_turns,
+    logger,
+    set_log_level,
+)
+from holdfast.telemetry.loop_lag import watch_loop
 from holdfast.telemetry.metrics import Metrics
+from holdfast.telemetry.redact import Redactor, secrets_in
 from holdfast.telemetry.spec import TelemetrySpec
-from holdfast.telemetry.trace import TraceContext, read_traceparent
+from holdfast.telemetry.trace import TraceContext, outgoing, read_traceparent
+from holdfast.telemetry.traces import Traces
+from holdfast.telemetry.tracing import Tracing
+from holdfast.telemetry.turn_spans import model_said, model_sent
 
 __all__ = [
     "OTHER",
+    "Level",
     "Metrics",
+    "Redactor",
     "TelemetrySpec",
     "TraceContext",
+    "Traces",
+    "Tracing",
     "configure_logs",
     "log_failure",
+    "log_level",
     "log_notice",
     "log_turns",
     "logger",
+    "model_said",
+    "model_sent",
+    "outgoing",
     "read_traceparent",
+    "secrets_in",
+    "set_log_level",
+    "watch_loop",
 ]

@@ -2,15 +2,15 @@
 Logs: one line an event, key-values and not sentences, and never what people or models wrote.
 
 Every line carries what is bound in the context it was written in: request, session, turn and trace ids, and the agent.
-On a terminal lines are coloured text, elsewhere JSON.
+Secrets are taken out of it last, whoever wrote it. On a terminal lines are coloured text, elsewhere JSON.
 """
 
 import json
 import logging
 import sys
 import traceback
-from collections.abc import Mapping
-from typing import Any, TextIO, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, TextIO, cast
 
 import msgspec
 import structlog
@@ -18,6 +18,8 @@ from structlog.contextvars import bind_contextvars, merge_contextvars
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from holdfast.events import Event, ModelFinished, ToolFinished, TurnEnded, TurnIds, TurnStarted
+from holdfast.telemetry.catalogue_events import MOVES
+from holdfast.telemetry.redact import Redactor
 from holdfast.telemetry.spec import TelemetrySpec
 
 _ours = structlog.get_logger("holdfast")
@@ -35,8 +37,17 @@ class _Logger:
     In a program that has not, they go to the standard logger ``holdfast``, and are its own to show.
     """
 
+    def __init__(self) -> None:
+        self._config: dict[str, Any] = {}
+        self._made: Any = None
+
     def __getattr__(self, name: str) -> Any:
-        return getattr(_ours if structlog.is_configured() else _standard, name)
+        if not structlog.is_configured():
+            return getattr(_standard, name)
+        config = structlog.get_config()
+        if config != self._config:  # To make one costs more than most lines, which are below the level.
+            self._config, self._made = config, _ours.bind()
+        return getattr(self._made, name)
 
 
 logger = cast("FilteringBoundLogger", _Logger())
@@ -44,20 +55,36 @@ logger = cast("FilteringBoundLogger", _Logger())
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
-def configure_logs(spec: TelemetrySpec, stream: TextIO | None = None) -> None:
-    """Send every log line, other libraries' too, to ``stream`` (standard error by default) as ``spec`` says."""
+Level = Literal["debug", "info", "warning", "error"]
+
+_TALKATIVE = ("opentelemetry.baggage.propagation", "opentelemetry.trace.span")
+"""Loggers that warn of malformed headers, with a line for each: callers could fill the log."""
+
+
+def configure_logs(spec: TelemetrySpec, stream: TextIO | None = None, secrets: Iterable[str] = ()) -> None:
+    """
+    Send every log line, other libraries' too, to ``stream`` (standard error by default) as ``spec`` says.
+
+    Args:
+        spec: From which level on, and in which form.
+        stream: Where to.
+        secrets: What no line may hold, besides whatever looks like a key.
+    """
     out = stream or sys.stderr
     pretty = spec.log_format == "pretty" or (spec.log_format == "auto" and out.isatty())
-    level = logging.getLevelNamesMapping()[spec.log_level.upper()]
     shared: list[Processor] = [
         merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
     ]
-    render: Processor = structlog.dev.ConsoleRenderer(colors=out.isatty()) if pretty else _json_line
+    written: Callable[..., str] = structlog.dev.ConsoleRenderer(colors=out.isatty()) if pretty else _json_line
+    redact = Redactor(secrets)
+
+    def render(writer: object, method: str, line: EventDict) -> str:
+        return redact(written(writer, method, line))
+
     structlog.configure(
         processors=[*shared, render],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
@@ -68,7 +95,22 @@ def configure_logs(spec: TelemetrySpec, stream: TextIO | None = None) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _without_texts, render],
         )
     )
-    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    logging.basicConfig(handlers=[handler], force=True)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    set_log_level(spec.log_level)
+
+
+def set_log_level(level: Level) -> None:
+    """From now on, write lines from this severity on; other libraries' from ``warning`` on at most."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
+    logging.getLogger().setLevel(max(number, logging.WARNING))
+
+
+def log_level() -> str:
+    """The severity from which on lines are written."""
+    return str(logging.getLevelName(logger.get_effective_level())).lower()
 
 
 def log_turns(ids: TurnIds, event: Event) -> None:
@@ -90,13 +132,9 @@ def log_turns(ids: TurnIds, event: Event) -> None:
             (logger.info if event.outcome == "success" else logger.warning)("agent_complete", **facts)
 
 
-_LOUD = frozenset({"breaker.moved", "share.moved", "rate.gated", "retry.gave_up", "budget.empty"})
-"""Notices that somebody should see who is not looking; the others are many when things go badly."""
-
-
 def log_notice(name: str, pipeline: str, key_class: str, facts: Mapping[str, object]) -> None:
     """What a policy did: its moves as warnings, and single refusals, waits and retries for those who look closely."""
-    write = logger.warning if name in _LOUD else logger.debug
+    write = logger.warning if name in MOVES else logger.debug
     told = {key: value for key, value in facts.items() if value is not None}
     write(name.replace(".", "_"), pipeline=pipeline, key_class=key_class, **told)
 

@@ -1,31 +1,30 @@
 """
-Metrics: the request and turn series, and the page they are on with those of the policies.
+Metrics: what is counted of requests, turns and calls, and the page they are on with those of the policies.
 
-Label values are closed sets: routes and agents come from their registries, never from a caller, and a session, a user
-or a turn never becomes a label. Series whose labels are known exist from the start, so that ``rate()`` sees the first
-error.
+Label values are closed sets: routes, agents, models and tools come from their registries, never from a caller, and a
+session, a user or a turn never becomes a label. The series are made from the catalogue.
 """
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.exposition import generate_latest
+from prometheus_client.exposition import choose_encoder
 
-from holdfast.events import OUTCOMES, Event, ModelFinished, TurnEnded, TurnIds, TurnStarted
+from holdfast.events import Event, ModelFinished, ToolFinished, TurnEnded, TurnIds, TurnStarted
+from holdfast.telemetry import catalogue_calls as calls
+from holdfast.telemetry import catalogue_process as process
+from holdfast.telemetry import catalogue_turns as turns
+from holdfast.telemetry.instruments import Instruments
 from holdfast.telemetry.labels import OTHER
 from holdfast.telemetry.policies import PolicyMetrics
 
-METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS")
+_REFUSED = frozenset({"rejected", "denied"})
+"""Nothing was run: there is no duration to tell."""
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
-"""Bucket edges of durations: the 2 s and 30 s of the service level objectives are among them."""
-
-MAX_AGENTS = 30
-"""Agents that are told apart; further ones, which programs may make at will, are told as ``OTHER``."""
-
-CALLS = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55)
+_NO_OBJECTIVES: Mapping[str, float] = MappingProxyType({})
 
 
 class Metrics:
@@ -35,107 +34,163 @@ class Metrics:
     Args:
         version: Of Holdfast.
         agents: The names of the agents served.
+        namespace: Goes in front of every name, with an underscore; empty adds nothing.
+        config_hash: Tells one configuration from another.
+        objectives: The share of good events that each service level objective asks for.
+        kept_trace_id: The id of the current trace if it is kept, else None: durations are told with it.
 
     Attributes:
         policies: The series of the policies.
+        traces, trace_events, dropped: For those who keep traces and write events.
+        ready, loop_lag: For the runtime and the server.
     """
 
-    def __init__(self, version: str, agents: Iterable[str]) -> None:
-        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
-        self.registry = registry = CollectorRegistry()
-        prometheus_client.ProcessCollector(registry=registry)
-        prometheus_client.GCCollector(registry=registry)
-        self.http_requests = Counter(
-            "agent_http_requests_total", "HTTP requests answered.", ("method", "route", "code"), registry=registry
-        )
-        self.http_duration = Histogram(
-            "agent_http_request_duration_seconds",
-            "Time from a request's first byte to its answer's last.",
-            ("method", "route"),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.turns = Counter("agent_turns_total", "Turns that ended.", ("agent", "outcome"), registry=registry)
-        self.turn_duration = Histogram(
-            "agent_turn_duration_seconds",
-            "Time from a turn's admission to its stored answer.",
-            ("agent",),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.turn_first_token = Histogram(
-            "agent_turn_first_token_seconds",
-            "Time from the start of a turn's first streamed model call to its first token.",
-            ("agent",),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.turns_in_progress = Gauge("agent_turns_in_progress", "Turns that run now.", ("agent",), registry=registry)
-        self.turn_llm_calls = Histogram(
-            "agent_turn_llm_calls", "Model calls in a turn.", ("agent",), buckets=CALLS, registry=registry
-        )
-        self.turn_tool_calls = Histogram(
-            "agent_turn_tool_calls", "Tool calls in a turn.", ("agent",), buckets=CALLS, registry=registry
-        )
-        self.dropped = Counter(
-            "agent_telemetry_dropped_total", "Telemetry that was lost.", ("signal", "reason"), registry=registry
-        )
+    def __init__(
+        self,
+        version: str,
+        agents: Iterable[str],
+        *,
+        namespace: str = "",
+        config_hash: str = "",
+        objectives: Mapping[str, float] = _NO_OBJECTIVES,
+        kept_trace_id: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        make = Instruments(namespace)
+        self.registry = make.registry
+        prometheus_client.ProcessCollector(registry=self.registry)
+        prometheus_client.GCCollector(registry=self.registry)
+        self._kept_trace_id = kept_trace_id
+        self._http_requests = make.counter(turns.HTTP_REQUESTS)
+        self._http_duration = make.histogram(turns.HTTP_REQUEST_DURATION)
+        self._turns = make.counter(turns.TURNS)
+        self._turn_duration = make.histogram(turns.TURN_DURATION)
+        self._turn_first_token = make.histogram(turns.TURN_FIRST_TOKEN)
+        self._turns_in_progress = make.gauge(turns.TURNS_IN_PROGRESS)
+        self._sessions_active = make.gauge(turns.SESSIONS_ACTIVE).labels()
+        self._steps = make.counter(turns.STEPS)
+        self._turn_llm_calls = make.histogram(turns.TURN_LLM_CALLS)
+        self._turn_tool_calls = make.histogram(turns.TURN_TOOL_CALLS)
+        self._auth_failures = make.counter(turns.AUTH_FAILURES)
+        self._llm_calls = make.counter(calls.LLM_CALLS)
+        self._llm_duration = make.histogram(calls.LLM_DURATION)
+        self._llm_first_token = make.histogram(calls.LLM_FIRST_TOKEN)
+        self._llm_tokens = make.counter(calls.LLM_TOKENS)
+        self._tool_calls = make.counter(calls.TOOL_CALLS)
+        self._tool_duration = make.histogram(calls.TOOL_DURATION)
+        self.policies = PolicyMetrics(make)
+        self.ready = make.gauge(process.READY).labels()
+        self._health = make.gauge(process.HEALTH_CHECK_STATE)
+        self.loop_lag = make.histogram(process.EVENT_LOOP_LAG).labels()
+        make.gauge(process.BUILD_INFO).labels(version, platform.python_version(), config_hash).set(1)
+        objective = make.gauge(process.SLO_OBJECTIVE)
+        for name, ratio in objectives.items():
+            objective.labels(name).set(ratio)
+        self.traces = make.counter(process.TRACES)
+        self.trace_events = make.counter(process.TRACE_EVENTS).labels()
+        self.dropped = make.counter(process.TELEMETRY_DROPPED)
         self.dropped.labels("events", "observer_error")
-        self.ready = Gauge("agent_ready", "1 while new turns are taken, else 0.", registry=registry)
-        build = Gauge(
-            "agent_build_info", "Always 1; the labels say what runs.", ("version", "python"), registry=registry
-        )
-        build.labels(version, platform.python_version()).set(1)
-        self.policies = PolicyMetrics(registry)
-        self._agents: set[str] = set()
+        self._observers: dict[type[Event], Callable[[TurnIds, Any], None]] = {
+            TurnStarted: self._turn_started,
+            ModelFinished: self._model_finished,
+            ToolFinished: self._tool_finished,
+            TurnEnded: self._turn_ended,
+        }
         for agent in agents:
             self.begin_agent(agent)
 
-    def begin_agent(self, agent: str) -> None:
-        """Make the series of one more agent."""
-        self._agents.add(agent)
-        for outcome in OUTCOMES:
-            self.turns.labels(agent, outcome)
-        for series in (self.turn_duration, self.turn_first_token, self.turn_llm_calls, self.turn_tool_calls):
-            series.labels(agent)
-        self.turns_in_progress.labels(agent)
+    def begin_agent(self, agent: str, tools: Iterable[str] = ()) -> None:
+        """Make the series of one more agent, and of its tools as far as they are known."""
+        self._turns_in_progress.labels(agent)
+        for tool in tools:
+            self._tool_calls.labels(agent, tool, "ok")
 
-    def observe(self, ids: TurnIds, event: Event) -> None:
-        """An observer: counts turns, and what their calls met with."""
-        self.policies.observe(event)
-        match event:
-            case TurnStarted():
-                self.turns_in_progress.labels(self._agent(ids.agent)).inc()
-            case ModelFinished(call=1, first_token_s=float() as seconds):
-                self.turn_first_token.labels(self._agent(ids.agent)).observe(seconds)
-            case TurnEnded():
-                agent = self._agent(ids.agent)
-                self.turns_in_progress.labels(agent).dec()
-                self.turns.labels(agent, event.outcome).inc()
-                self.turn_duration.labels(agent).observe(event.duration_s)
-                self.turn_llm_calls.labels(agent).observe(event.usage.model_calls)
-                self.turn_tool_calls.labels(agent).observe(event.usage.tool_calls)
-
-    def _agent(self, name: str) -> str:
-        """The label of the agent called ``name``. It never changes for one that has been seen."""
-        if name not in self._agents and len(self._agents) < MAX_AGENTS:
-            self.begin_agent(name)
-        return name if name in self._agents else OTHER
+    def begin_model(self, provider: str, model: str) -> None:
+        """Make the series of one more model."""
+        self._llm_calls.labels(provider, model, "ok")
+        self._llm_duration.labels(provider, model)
+        self._llm_first_token.labels(provider, model)
+        self._llm_tokens.labels(provider, model, "input")
 
     def begin_routes(self, routes: Iterable[tuple[str, str, Iterable[str]]]) -> None:
         """Make the series of these routes: each a method, a template, and the status codes it may answer with."""
         for method, template, codes in routes:
-            self.http_duration.labels(method, template)
+            self._http_duration.labels(method, template)
             for code in codes:
-                self.http_requests.labels(method, template, code)
+                self._http_requests.labels(method, template, code)
+
+    def watch_sessions(self, active: Callable[[], int]) -> None:
+        """Where to read how many sessions have a turn, when the page is asked for."""
+        self._sessions_active.set_function(active)
+
+    def observe(self, ids: TurnIds, event: Event) -> None:
+        """An observer: counts turns, and what their calls met with."""
+        self.policies.observe(event)
+        observer = self._observers.get(type(event))
+        if observer is not None:
+            observer(ids, event)
+
+    def _turn_started(self, ids: TurnIds, _event: TurnStarted) -> None:
+        self._turns_in_progress.labels(ids.agent).inc()
+
+    def _model_finished(self, ids: TurnIds, event: ModelFinished) -> None:
+        provider, model, exemplar = event.provider, event.model, self._exemplar()
+        self._llm_calls.labels(provider, model, event.status).inc()
+        if event.status not in _REFUSED:
+            self._llm_duration.labels(provider, model).observe(event.duration_s, exemplar)
+        if event.first_token_s is not None:
+            self._llm_first_token.labels(provider, model).observe(event.first_token_s, exemplar)
+            if event.call == 1:
+                self._turn_first_token.labels(ids.agent).observe(event.first_token_s, exemplar)
+        if event.input_tokens or event.output_tokens:
+            self._llm_tokens.labels(provider, model, "input").inc(event.input_tokens)
+            self._llm_tokens.labels(provider, model, "output").inc(event.output_tokens)
+        if event.status == "ok":
+            self._steps.labels(ids.agent).inc()
+
+    def _tool_finished(self, ids: TurnIds, event: ToolFinished) -> None:
+        self._tool_calls.labels(ids.agent, event.tool, event.status).inc()
+        if event.status not in _REFUSED:
+            self._tool_duration.labels(event.tool).observe(event.duration_s, self._exemplar())
+
+    def _turn_ended(self, ids: TurnIds, event: TurnEnded) -> None:
+        agent = ids.agent
+        self._turns_in_progress.labels(agent).dec()
+        self._turns.labels(agent, event.outcome).inc()
+        self._turn_duration.labels(agent).observe(event.duration_s, self._exemplar())
+        self._turn_llm_calls.labels(agent).observe(event.usage.model_calls)
+        self._turn_tool_calls.labels(agent).observe(event.usage.tool_calls)
 
     def answered(self, method: str, route: str, code: int, duration_s: float) -> None:
         """Count one HTTP request; ``route`` is the template that matched, or ``OTHER``."""
-        known_method = method if method in METHODS else OTHER
-        self.http_requests.labels(known_method, route, str(code)).inc()
-        self.http_duration.labels(known_method, route).observe(duration_s)
+        known_method = method if method in turns.METHODS else OTHER
+        self._http_requests.labels(known_method, route, str(code)).inc()
+        self._http_duration.labels(known_method, route).observe(duration_s, self._exemplar())
 
-    def page(self) -> tuple[bytes, str]:
+    def auth_failed(self, reason: str) -> None:
+        """Count a request that was not let in, for one of ``AUTH_REASONS``."""
+        self._auth_failures.labels(reason).inc()
+
+    def checked(self, found: Iterable[tuple[str, str]]) -> None:
+        """Take in how components were found: each one's name and state."""
+        for check, state in found:
+            for each in process.HEALTH:
+                self._health.labels(check, each).set(each == state)
+
+    def page(self, accept: str = "") -> tuple[bytes, str]:
         """The page a scraper reads, and its content type."""
         self.policies.read()
-        return generate_latest(self.registry), "text/plain; version=0.0.4; charset=utf-8"
+        return self.render(accept)
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """
+        The page as of the latest ``policies.read``. Takes milliseconds: may be called in a thread of its own.
+
+        Args:
+            accept: The scraper's ``Accept`` header. Only OpenMetrics, where it asks for that, has exemplars.
+        """
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def _exemplar(self) -> dict[str, str] | None:
+        trace_id = self._kept_trace_id()
+        return None if trace_id is None else {"trace_id": trace_id}

@@ -1,11 +1,24 @@
-"""W3C trace context: which trace a request belongs to (https://www.w3.org/TR/trace-context/)."""
+"""
+W3C trace context: which trace a request belongs to (https://www.w3.org/TR/trace-context/), and what goes with it.
+
+    traceparent, tracestate, baggage ─▶ Incoming ─▶ the context that the request is served in ─▶ outgoing()
+"""
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
+
+from opentelemetry import propagate, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from holdfast.clock import token_hex
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_MOST_STATE_CHARS = 512
+_baggage = W3CBaggagePropagator()
+_trace_context = TraceContextTextMapPropagator()
 
 
 class TraceContext(NamedTuple):
@@ -15,7 +28,7 @@ class TraceContext(NamedTuple):
     Attributes:
         trace_id: 32 hexadecimal digits, the same for everything that happens because of one cause.
         span_id: 16 hexadecimal digits: this request.
-        sampled: Whether the caller records the trace.
+        sampled: Whether the trace is recorded.
     """
 
     trace_id: str
@@ -26,13 +39,62 @@ class TraceContext(NamedTuple):
         """The header that hands this context on."""
         return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
 
+    def as_span(self, *, remote: bool, state: trace.TraceState | None = None) -> trace.Span:
+        """A span that is recorded nowhere here and only says where it stands."""
+        flags = trace.TraceFlags(trace.TraceFlags.SAMPLED if self.sampled else trace.TraceFlags.DEFAULT)
+        where = trace.SpanContext(int(self.trace_id, 16), int(self.span_id, 16), remote, flags, state)
+        return trace.NonRecordingSpan(where)
+
+    @classmethod
+    def of(cls, span: trace.Span) -> "TraceContext":
+        """Where ``span`` stands."""
+        where = span.get_span_context()
+        ids = trace.format_trace_id(where.trace_id), trace.format_span_id(where.span_id)
+        return cls(*ids, where.trace_flags.sampled)
+
 
 def read_traceparent(header: str | None) -> TraceContext:
     """The context of a request with this ``traceparent`` header: a new trace where it is missing or malformed."""
+    caller = _caller(header)
+    if caller is None:
+        return TraceContext(token_hex(16), token_hex(8), sampled=False)
+    return caller._replace(span_id=token_hex(8))
+
+
+def _caller(header: str | None) -> TraceContext | None:
+    """Where the caller stands, by its ``traceparent`` header."""
     match = _TRACEPARENT.fullmatch(header.strip()) if header else None
-    if match is not None:
-        version, trace_id, parent_id, flags, rest = match.groups()
-        known = version != "ff" and not (version == "00" and rest) and trace_id.strip("0") and parent_id.strip("0")
-        if known:
-            return TraceContext(trace_id, token_hex(8), bool(int(flags, 16) & 1))
-    return TraceContext(token_hex(16), token_hex(8), sampled=False)
+    if match is None:
+        return None
+    version, trace_id, parent_id, flags, rest = match.groups()
+    known = version != "ff" and not (version == "00" and rest) and trace_id.strip("0") and parent_id.strip("0")
+    return TraceContext(trace_id, parent_id, bool(int(flags, 16) & 1)) if known else None
+
+
+def read_context(headers: Mapping[str, str]) -> Context:
+    """What a caller's headers say: the span it asks from, and its baggage. Missing and malformed ones say nothing."""
+    context = Context()
+    if (caller := _caller(headers.get("traceparent"))) is not None:
+        state = headers.get("tracestate", "")
+        known = trace.TraceState.from_header([state]) if 0 < len(state) <= _MOST_STATE_CHARS else None
+        context = trace.set_span_in_context(caller.as_span(remote=True, state=known), context)
+    if baggage := headers.get("baggage"):
+        context = _baggage.extract({"baggage": baggage}, context)
+    return context
+
+
+def outgoing(*, baggage: bool = True) -> dict[str, str]:
+    """
+    Headers for a call to somewhere else: they make what happens there part of the current trace.
+
+    Args:
+        baggage: Whether the caller's baggage goes along. Leave it out where others should not read it.
+    """
+    headers: dict[str, str] = {}
+    if baggage:
+        propagate.inject(
+            headers
+        )  # in the formats that OTEL_PROPAGATORS names; by default W3C trace context and baggage
+    else:
+        _trace_context.inject(headers)
+    return headers

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import pydantic_core
+from pydantic_ai import InstrumentationSettings
 from pydantic_ai.messages import (
     ModelMessage,
     ModelMessagesTypeAdapter,
@@ -16,6 +17,7 @@ from pydantic_ai.messages import (
 from holdfast.store import Past
 
 FORMAT = "pydantic_ai"
+_otel = InstrumentationSettings()
 
 
 def decode(past: Sequence[Past]) -> list[ModelMessage]:
@@ -28,6 +30,11 @@ def decode(past: Sequence[Past]) -> list[ModelMessage]:
             messages.append(ModelRequest(parts=[UserPromptPart(turn.message)]))
             messages.append(ModelResponse(parts=[TextPart(turn.reply)]))
     return messages
+
+
+def as_json(messages: list[ModelMessage]) -> str:
+    """Messages in the form that OpenTelemetry's conventions have for them."""
+    return pydantic_core.to_json(_otel.messages_to_otel_messages(messages), fallback=str).decode()
 
 
 def chars_in(messages: Sequence[ModelMessage]) -> int:

@@ -4,7 +4,7 @@ import copy
 import functools
 import hashlib
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -16,11 +16,12 @@ from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings, merge_model_settings
 
-from holdfast.adapters.pydantic_ai.history import chars_in
+from holdfast.adapters.pydantic_ai.history import as_json, chars_in
 from holdfast.adapters.pydantic_ai.translate import translate
 from holdfast.errors import AttemptTimedOut, HoldfastError, ModelUnavailable, Refused, StreamBroken
 from holdfast.guard import Attempt, Guard, ModelKey, ambient
 from holdfast.store import tokens_in
+from holdfast.telemetry import model_said, outgoing
 
 SYSTEMS_THAT_SAY_WHY = frozenset({"anthropic", "openai"})
 """Providers that end every stream with a reason: without one, the stream was cut."""
@@ -58,6 +59,7 @@ class GuardedModel(WrapperModel):
         retries = getattr(getattr(wrapped, "client", None), "max_retries", None)
         can_be_told = "max_retries" not in wrapped.unsupported_settings
         self._extra = _NO_SDK_RETRIES if retries != 0 and can_be_told else None
+        self._sends_headers = "extra_headers" not in wrapped.unsupported_settings
 
     async def __aenter__(self) -> Self:
         """Nothing: whoever made the model opens it."""
@@ -78,12 +80,13 @@ class GuardedModel(WrapperModel):
         settings = merge_model_settings(model_settings, self._extra)
         guard = ambient.get()
         if guard is None:
-            return await self.wrapped.request(messages, settings, model_request_parameters)
+            return await self.wrapped.request(messages, self._traced(settings), model_request_parameters)
 
         async def call(attempt: Attempt) -> ModelResponse:
             try:
-                response = await self.wrapped.request(messages, settings, model_request_parameters)
+                response = await self.wrapped.request(messages, self._traced(settings), model_request_parameters)
                 attempt.used(response.usage.input_tokens, response.usage.output_tokens)
+                model_said(lambda: as_json(messages), lambda: as_json([response]))
                 self._refuse_cut(response)
                 return response
             except (ModelAPIError, UnexpectedModelBehavior) as error:
@@ -105,19 +108,23 @@ class GuardedModel(WrapperModel):
         """One streamed attempt."""
         settings = merge_model_settings(model_settings, self._extra)
         guard = ambient.get()
-        opened = self.wrapped.request_stream(messages, settings, model_request_parameters, run_context)
+
+        def opened() -> AbstractAsyncContextManager[StreamedResponse]:
+            return self.wrapped.request_stream(messages, self._traced(settings), model_request_parameters, run_context)
+
         if guard is None:
-            async with opened as response:
+            async with opened() as response:
                 yield response
             return
         try:
             async with guard.model.stream(self.key(), _estimate(guard, messages, settings)) as attempt:
                 try:
-                    async with opened as response:
+                    async with opened() as response:
                         try:
                             yield response
                         finally:
                             attempt.used(response.usage.input_tokens, response.usage.output_tokens)
+                            model_said(lambda: as_json(messages), lambda: as_json([response.get()]))
                         self._refuse_cut(response)
                 except (ModelAPIError, UnexpectedModelBehavior) as error:
                     known = translate(error)
@@ -137,6 +144,14 @@ class GuardedModel(WrapperModel):
         said_why = "finish_reason" in (response.provider_details or {})
         if self.wrapped.canonical_system in SYSTEMS_THAT_SAY_WHY and not said_why:
             raise ModelAPIError(self.model_name, "the stream broke off before its end")
+
+    def _traced(self, settings: ModelSettings | None) -> ModelSettings | None:
+        """``settings``, and a header that makes what the provider does part of this trace. Baggage stays here."""
+        headers = outgoing(baggage=False) if self._sends_headers else {}
+        if not headers:
+            return settings
+        own = (settings or {}).get("extra_headers", {})
+        return merge_model_settings(settings, ModelSettings(extra_headers=headers | own))
 
     def key(self) -> ModelKey:
         """What the guard keeps its state by."""
