@@ -158,8 +158,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def holdfast(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Holdfast]:
     """Run a command here: its words in, its exit code and words out."""
-    logs, handlers = structlog.get_config(), list(logging.getLogger().handlers)
-    level = logging.getLogger().level
+    handlers, level = list(logging.getLogger().handlers), logging.getLogger().level
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*words: str) -> Said:
@@ -172,7 +171,7 @@ def holdfast(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         return Said(int(ended.value.code or 0), said.out, said.err)
 
     yield run
-    structlog.configure(**logs)
+    structlog.reset_defaults()
     logging.getLogger().handlers[:] = handlers
     logging.getLogger().setLevel(level)
 

@@ -312,10 +312,9 @@ class Log:
 @pytest.fixture(scope="module", autouse=True)
 def _log() -> Iterator[Log]:
     log = Log()
-    before = structlog.get_config()
     structlog.configure(processors=[merge_contextvars, structlog.processors.add_log_level, log.take])
     yield log
-    structlog.configure(**before)
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from holdfast.events import (
     Usage,
 )
 from holdfast.guard import Attempt, Guard, GuardSpec, ModelKey, Policies
-from holdfast.telemetry import Tracing, catalogue_spans, model_said, outgoing, turn_spans
+from holdfast.telemetry import Tracing, among_strangers, catalogue_spans, model_teller, outgoing, turn_spans
 from holdfast.telemetry.own_span import OwnSpan, OwnSpans
 from holdfast.telemetry.terms import Span as SpanEntry
 from holdfast.telemetry.trace import TraceContext
@@ -302,7 +302,7 @@ async def test_no_content_is_in_a_span_unless_it_is_asked_for() -> None:
     marked = "S3CR3T"
 
     async def answers(_: Attempt) -> None:
-        model_said(lambda: f'["{marked}"]', lambda: f'["{marked}"]')
+        model_teller()(lambda: f'["{marked}"]', lambda: f'["{marked}"]')
 
     async def finds() -> str:
         return marked
@@ -335,7 +335,7 @@ async def test_every_attribute_is_in_the_catalogue() -> None:
 
     async def answers(attempt: Attempt) -> str:
         attempt.first_token()
-        model_said(lambda: "[]", lambda: "[]")
+        model_teller()(lambda: "[]", lambda: "[]")
         return "x"
 
     with traced.tracing.request("POST", "/chat", "http", {}) as request:
@@ -476,8 +476,11 @@ async def test_the_callers_context_goes_on_to_whatever_is_called(traced: Traced,
         }
         assert told["traceparent"].startswith(f"00-{TRACE}-")
         assert told["traceparent"] != CALLER
-        assert outgoing(baggage=False) == {name: told[name] for name in ("traceparent", "tracestate")}
         assert baggage.get_all() == {"user.tier": "gold", "x": "y"}
+        with among_strangers() as headers:
+            assert headers == outgoing() == {name: told[name] for name in ("traceparent", "tracestate")}
+            assert baggage.get_all() == {}
+        assert outgoing() == told
     assert outgoing() == {}
     assert baggage.get_all() == {}
 

@@ -15,10 +15,10 @@ from holdfast.telemetry.loop_lag import watch_loop
 from holdfast.telemetry.metrics import Metrics
 from holdfast.telemetry.redact import Redactor, secrets_in
 from holdfast.telemetry.spec import TelemetrySpec
-from holdfast.telemetry.trace import TraceContext, outgoing, read_traceparent
+from holdfast.telemetry.trace import TraceContext, among_strangers, outgoing, read_traceparent
 from holdfast.telemetry.traces import Traces
 from holdfast.telemetry.tracing import Tracing
-from holdfast.telemetry.turn_spans import model_said, model_sent
+from holdfast.telemetry.turn_spans import model_sent, model_teller
 
 __all__ = [
     "OTHER",
@@ -29,14 +29,15 @@ __all__ = [
     "TraceContext",
     "Traces",
     "Tracing",
+    "among_strangers",
     "configure_logs",
     "log_failure",
     "log_level",
     "log_notice",
     "log_turns",
     "logger",
-    "model_said",
     "model_sent",
+    "model_teller",
     "outgoing",
     "read_traceparent",
     "secrets_in",

@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -20,7 +21,8 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import Span, SpanKind, Tracer
+from opentelemetry.util.types import Attributes
 
 from holdfast._version import __version__
 from holdfast.clock import Clock
@@ -29,9 +31,13 @@ from holdfast.telemetry.logs import logger
 from holdfast.telemetry.own_span import Facts, OwnSpans, Start
 from holdfast.telemetry.spec import TelemetrySpec
 from holdfast.telemetry.tail import Tail, sampler
+from holdfast.telemetry.turn_spans import in_model_call
 
 _OTLP = "OTEL_EXPORTER_OTLP_"
 _EXPORTERS_LOGGER = logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+
+TELLS_THE_SAME = frozenset({"com.anthropic.sdk.python"})
+"""Clients that record each call they make by themselves, unasked."""
 
 Dropped = Callable[[str, int], None]
 """Told why spans were lost, and how many: ``queue_full``, ``export_failed``, ``shutdown``."""
@@ -179,13 +185,47 @@ class _Batches(SpanExporter):
 
 
 class _LastWords(logging.Filter):
-    """Keeps what the exporter would write to the log again and again, every few seconds."""
+    """Keeps what the exporter would write to the log from this thread, again and again, every few seconds."""
 
-    said = ""
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = ""
+        self._thread = threading.get_ident()
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.thread != self._thread:
+            return True
         self.said = record.getMessage()
         return False
+
+
+class _Provider(TracerProvider):
+    """Of the tracers of other code, those that would record our model calls once more keep silent in them."""
+
+    def get_tracer(
+        self,
+        instrumenting_module_name: str,
+        instrumenting_library_version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Attributes = None,
+    ) -> Tracer:
+        tracer = super().get_tracer(instrumenting_module_name, instrumenting_library_version, schema_url, attributes)
+        return _Beside(tracer) if instrumenting_module_name in TELLS_THE_SAME else tracer
+
+
+class _Beside(Tracer):
+    """Begins no span in one of our model calls: sums over both would count its tokens twice."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def start_span(self, name: str, context: Context | None = None, *args: Any, **more: Any) -> Span:
+        if in_model_call():
+            return trace.NonRecordingSpan(trace.get_current_span(context).get_span_context())
+        return self._tracer.start_span(name, context, *args, **more)
+
+    def start_as_current_span(self, *args: Any, **more: Any) -> Any:
+        return self._tracer.start_as_current_span(*args, **more)
 
 
 class Recorder:
@@ -231,7 +271,7 @@ class Recorder:
         spans = OwnSpans(clock, spec.traces_ratio, about, __version__, begun=self._tail.begun, ended=self._tail.ended)
         self.start: Start = spans.start
         self.keeps = self._tail.keeps
-        self.provider = TracerProvider(sampler=sampler(spec.traces_ratio), resource=about, shutdown_on_exit=False)
+        self.provider = _Provider(sampler=sampler(spec.traces_ratio), resource=about, shutdown_on_exit=False)
         self.provider.add_span_processor(self._tail)
 
     async def close(self, seconds: float) -> None:

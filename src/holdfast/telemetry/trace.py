@@ -5,12 +5,14 @@ W3C trace context: which trace a request belongs to (https://www.w3.org/TR/trace
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from opentelemetry import propagate, trace
+from opentelemetry.baggage import clear, get_all
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, get_current
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from holdfast.clock import token_hex
@@ -83,18 +85,33 @@ def read_context(headers: Mapping[str, str]) -> Context:
     return context
 
 
-def outgoing(*, baggage: bool = True) -> dict[str, str]:
+def outgoing() -> dict[str, str]:
     """
     Headers for a call to somewhere else: they make what happens there part of the current trace.
 
-    Args:
-        baggage: Whether the caller's baggage goes along. Leave it out where others should not read it.
+    They have the formats that ``OTEL_PROPAGATORS`` names: by default W3C trace context, and baggage.
     """
     headers: dict[str, str] = {}
-    if baggage:
-        propagate.inject(
-            headers
-        )  # in the formats that OTEL_PROPAGATORS names; by default W3C trace context and baggage
-    else:
-        _trace_context.inject(headers)
+    propagate.inject(headers)
     return headers
+
+
+@contextmanager
+def among_strangers() -> Iterator[dict[str, str]]:
+    """
+    The time of a call to somebody who has no business with our callers: the block runs without their baggage.
+
+    Some clients send on by themselves whatever is in the context. Yields the headers that make the call part of the
+    current trace.
+    """
+    before = get_current()
+    headers: dict[str, str] = {}
+    _trace_context.inject(headers)
+    if not get_all(before):
+        yield headers
+        return
+    attach(clear(before))
+    try:
+        yield headers
+    finally:
+        attach(before)

@@ -39,6 +39,10 @@ FAILED = frozenset({"error", "timeout", "rejected", "budget_exhausted"})
 """Statuses and outcomes that make a span a failed one, and keep its trace. What somebody decided is no failure."""
 
 ERROR = Status(StatusCode.ERROR)
+
+TellSaid = Callable[[Callable[[], str], Callable[[], str]], None]
+"""Says what a model call was asked, and what it answered."""
+
 _encode = msgspec.json.Encoder().encode
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -171,11 +175,18 @@ class TurnSpans:
         if asked is not None:
             self._begin(call, f"chat {asked.model}", SpanKind.CLIENT, self._about_model(asked))
 
-    def said(self, asked: Callable[[], str], answered: Callable[[], str]) -> None:
-        """What the current model call was asked and answered, as JSON, for whoever wants content."""
-        if self._content is not None:
-            facts = {a.INPUT_MESSAGES.name: self._content(asked()), a.OUTPUT_MESSAGES.name: self._content(answered())}
-            trace.get_current_span().set_attributes(facts)
+    def teller(self) -> TellSaid:
+        """Says later what the current model call was asked and answered, for whoever wants content."""
+        if self._content is None:
+            return _say_nothing
+        span, content = trace.get_current_span(), self._content
+
+        def tell(asked: Callable[[], str], answered: Callable[[], str]) -> None:
+            with suppress(Exception):  # As with observers: what watches a call must not break it.
+                span.set_attribute(a.INPUT_MESSAGES.name, content(asked()))
+                span.set_attribute(a.OUTPUT_MESSAGES.name, content(answered()))
+
+        return tell
 
     def _about_model(self, call: ModelStarted | ModelFinished) -> Facts:
         return {
@@ -257,6 +268,12 @@ class TurnSpans:
         return mine
 
 
+def in_model_call() -> bool:
+    """Whether this code runs in an attempt at a model call that has a span."""
+    mine = _innermost.get()
+    return mine is not None and isinstance(mine.key, int)
+
+
 def model_sent(call: int) -> None:
     """The policies have let the turn's attempt ``call`` at a model call through. For the guard; never raises."""
     spans = _turn.get()
@@ -265,16 +282,18 @@ def model_sent(call: int) -> None:
             spans.sent(call)
 
 
-def model_said(asked: Callable[[], str], answered: Callable[[], str]) -> None:
+def model_teller() -> TellSaid:
     """
-    What the current model call was asked and answered, each as JSON; called only where content is wanted.
+    Says later what the model call that is being sent now was asked and answered, each as JSON; for adapters.
 
-    For adapters; never raises.
+    It calls what it is given only where content is wanted, and never raises.
     """
     spans = _turn.get()
-    if spans is not None:
-        with suppress(Exception):
-            spans.said(asked, answered)
+    return _say_nothing if spans is None else spans.teller()
+
+
+def _say_nothing(_asked: Callable[[], str], _answered: Callable[[], str]) -> None:
+    """Nobody wants to know."""
 
 
 def _end(span: Span, began: int, event: ModelFinished | ToolFinished, facts: Facts) -> None:

@@ -4,7 +4,7 @@ import copy
 import functools
 import hashlib
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -21,7 +21,7 @@ from holdfast.adapters.pydantic_ai.translate import translate
 from holdfast.errors import AttemptTimedOut, HoldfastError, ModelUnavailable, Refused, StreamBroken
 from holdfast.guard import Attempt, Guard, ModelKey, ambient
 from holdfast.store import tokens_in
-from holdfast.telemetry import model_said, outgoing
+from holdfast.telemetry import among_strangers, model_teller
 
 SYSTEMS_THAT_SAY_WHY = frozenset({"anthropic", "openai"})
 """Providers that end every stream with a reason: without one, the stream was cut."""
@@ -80,13 +80,15 @@ class GuardedModel(WrapperModel):
         settings = merge_model_settings(model_settings, self._extra)
         guard = ambient.get()
         if guard is None:
-            return await self.wrapped.request(messages, self._traced(settings), model_request_parameters)
+            return await self.wrapped.request(messages, settings, model_request_parameters)
 
         async def call(attempt: Attempt) -> ModelResponse:
             try:
-                response = await self.wrapped.request(messages, self._traced(settings), model_request_parameters)
+                with among_strangers() as headers:
+                    sent_with = self._with_headers(settings, headers)
+                    response = await self.wrapped.request(messages, sent_with, model_request_parameters)
                 attempt.used(response.usage.input_tokens, response.usage.output_tokens)
-                model_said(lambda: as_json(messages), lambda: as_json([response]))
+                model_teller()(lambda: as_json(messages), lambda: as_json([response]))
                 self._refuse_cut(response)
                 return response
             except (ModelAPIError, UnexpectedModelBehavior) as error:
@@ -109,22 +111,26 @@ class GuardedModel(WrapperModel):
         settings = merge_model_settings(model_settings, self._extra)
         guard = ambient.get()
 
-        def opened() -> AbstractAsyncContextManager[StreamedResponse]:
-            return self.wrapped.request_stream(messages, self._traced(settings), model_request_parameters, run_context)
+        def opened(headers: dict[str, str]) -> AbstractAsyncContextManager[StreamedResponse]:
+            sent_with = self._with_headers(settings, headers)
+            return self.wrapped.request_stream(messages, sent_with, model_request_parameters, run_context)
 
         if guard is None:
-            async with opened() as response:
+            async with opened({}) as response:
                 yield response
             return
         try:
             async with guard.model.stream(self.key(), _estimate(guard, messages, settings)) as attempt:
                 try:
-                    async with opened() as response:
+                    async with AsyncExitStack() as streaming:
+                        tell = model_teller()
+                        with among_strangers() as headers:
+                            response = await streaming.enter_async_context(opened(headers))
                         try:
                             yield response
                         finally:
                             attempt.used(response.usage.input_tokens, response.usage.output_tokens)
-                            model_said(lambda: as_json(messages), lambda: as_json([response.get()]))
+                            tell(lambda: as_json(messages), lambda: as_json([response.get()]))
                         self._refuse_cut(response)
                 except (ModelAPIError, UnexpectedModelBehavior) as error:
                     known = translate(error)
@@ -145,10 +151,9 @@ class GuardedModel(WrapperModel):
         if self.wrapped.canonical_system in SYSTEMS_THAT_SAY_WHY and not said_why:
             raise ModelAPIError(self.model_name, "the stream broke off before its end")
 
-    def _traced(self, settings: ModelSettings | None) -> ModelSettings | None:
-        """``settings``, and a header that makes what the provider does part of this trace. Baggage stays here."""
-        headers = outgoing(baggage=False) if self._sends_headers else {}
-        if not headers:
+    def _with_headers(self, settings: ModelSettings | None, headers: dict[str, str]) -> ModelSettings | None:
+        """``settings`` with ``headers`` besides its own, where the model can send any."""
+        if not headers or not self._sends_headers:
             return settings
         own = (settings or {}).get("extra_headers", {})
         return merge_model_settings(settings, ModelSettings(extra_headers=headers | own))
