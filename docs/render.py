@@ -9,12 +9,13 @@ import argparse
 import re
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+from handwritten import logs_page, table, tracing_page
 from public_api import api
 
 from holdfast import config, errors, events
@@ -32,8 +33,8 @@ def configuration() -> str:
     for section in config.describe():
         keys = [row for key in section.keys for row in (key, *key.keys)]
         rows = [(f"`{key.name}`", _range(key), _default(key), key.doc, _variables(key)) for key in keys]
-        table = _table(("Key", "Type", "Default", "Meaning", "Variable"), rows)
-        parts.append(f"## {section.name}\n\n{_markdown(section.doc)}\n\n{table}")
+        keys_table = table(("Key", "Type", "Default", "Meaning", "Variable"), rows)
+        parts.append(f"## {section.name}\n\n{_markdown(section.doc)}\n\n{keys_table}")
     return _document("Configuration", *parts)
 
 
@@ -45,7 +46,7 @@ def errors_page() -> str:
     rows = [
         (f"[`{cls.code}`](#{cls.code})", _status(cls), "yes" if cls.retryable else "no", cls.public) for cls in everyone
     ]
-    parts = [ERRORS, _drawing(errors), _table(("Code", "Status", "Retry", "What every caller is told"), rows)]
+    parts = [ERRORS, _drawing(errors), table(("Code", "Status", "Retry", "What every caller is told"), rows)]
     for cls in everyone:
         to_do = "".join(f"- *{reader}:* {text}\n" for reader, text in TO_DO[cls.__name__].items())
         parts.append(f"## {cls.code}\n\n`{cls.__name__}`: {_doc(cls)}\n\n{to_do}")
@@ -70,9 +71,9 @@ def metrics_page() -> str:
     return _document(
         "Metrics",
         METRICS_SAY,
-        _table(("Metric", "Type", "Labels", "Meaning"), rows),
-        f"## Buckets\n\n{_table(('Histogram', 'Upper edges'), edges)}",
-        f"## Names of other systems\n\n{OLD_NAMES_SAY}\n{_table(('Recorded as', 'From'), old)}",
+        table(("Metric", "Type", "Labels", "Meaning"), rows),
+        f"## Buckets\n\n{table(('Histogram', 'Upper edges'), edges)}",
+        f"## Names of other systems\n\n{OLD_NAMES_SAY}\n{table(('Recorded as', 'From'), old)}",
     )
 
 
@@ -85,6 +86,8 @@ RENDERED: dict[str, Callable[[], str]] = {
     "docs/errors.md": errors_page,
     "docs/events.md": events_page,
     "docs/metrics.md": metrics_page,
+    "docs/tracing.md": tracing_page,
+    "docs/logs.md": logs_page,
     "api.txt": lambda: api(SOURCE),
 }
 
@@ -326,11 +329,6 @@ def _document(title: str, *parts: str) -> str:
     return "\n".join([f"{RENDERED_BY}\n\n# {title}\n", *parts])
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
 def _drawing(module: types.ModuleType) -> str:
     after = (module.__doc__ or "").partition("::\n")[2].splitlines()
     drawn = takewhile(lambda line: not line or line.startswith("    "), after)
@@ -378,7 +376,7 @@ def _fields(struct: type[msgspec.Struct]) -> str:
     for field in msgspec.structs.fields(struct):
         note = "*content*" if field.name in events.CONTENT else told.get(field.name, "")
         rows.append((f"`{field.name}`", _words(hints[field.name]), note))
-    return _table(("Field", "Type", "Note"), rows)
+    return table(("Field", "Type", "Note"), rows)
 
 
 def _words(hint: Any) -> str:

@@ -148,6 +148,21 @@ async def test_a_collector_that_hangs_stops_nobody_and_the_end_comes_in_time() -
 
 
 @pytest.mark.sockets
+async def test_what_is_lost_counts_also_where_the_closing_is_cancelled() -> None:
+    collector = Collector()
+    box = Box(collector)
+    collector.answers.clear()
+    box.send(3)
+    closing = asyncio.get_running_loop().create_task(box.outbox.close(20))
+    await asyncio.sleep(0.05)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert box.dropped == {"shutdown": 3}
+    collector.answers.set()
+
+
+@pytest.mark.sockets
 @pytest.mark.parametrize("result", [SpanExportResult.FAILURE, OSError("broken"), RuntimeError("out of threads")])
 async def test_a_collector_that_is_gone_costs_a_counter_and_one_line(
     result: Any, caplog: pytest.LogCaptureFixture

@@ -11,23 +11,33 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from holdfast.errors import HoldfastError, Unprocessable
+from holdfast.lifecycle import Phase
 from holdfast.runtime import Holdfast
 from holdfast.server.auth import Gate
 from holdfast.server.breakers import breakers_router
-from holdfast.server.chat import Chat
+from holdfast.server.chat import IDEMPOTENCY_KEY, REPLAYED, Chat
 from holdfast.server.edge import Edge
 from holdfast.server.errors import handle_holdfast_error, handle_http_exception, handle_unexpected, problem_response
+from holdfast.server.feed import LAST_EVENT_ID
 from holdfast.server.health import health_router
 from holdfast.server.log_level import log_level_router
-from holdfast.server.openapi import CHAT_PATHS, describe, openapi_router
+from holdfast.server.openapi import CHAT_PATHS, TURNS_PATH, describe, openapi_router
 from holdfast.server.sessions import sessions_router
 from holdfast.server.slo import slo_router
+from holdfast.server.turns import turns_router
 
 
 def build_app(hold: Holdfast, gate: Gate | None = None) -> ASGIApp:
     """The ASGI application that serves ``hold``, which the caller enters and leaves."""
     gate = gate or Gate(hold.store, hold.clock, hold.metrics.auth_failed)
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app = FastAPI(
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        # Its spans would begin a trace beside the one that the edge has begun, and its logs quote what people wrote.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
     app.add_exception_handler(Exception, handle_unexpected)
     app.add_exception_handler(HoldfastError, handle_holdfast_error)
     app.add_exception_handler(HTTPException, handle_http_exception)
@@ -35,6 +45,8 @@ def build_app(hold: Holdfast, gate: Gate | None = None) -> ASGIApp:
     chat = Chat(hold, gate)
     for path in CHAT_PATHS:
         app.add_route(path, chat.post, methods=["POST"], include_in_schema=False)
+    app.add_route(TURNS_PATH, chat.post_turn, methods=["POST"], include_in_schema=False)
+    app.include_router(turns_router(hold, gate))
     app.include_router(sessions_router(hold, gate))
     app.include_router(breakers_router(hold, gate))
     app.include_router(log_level_router(gate))
@@ -51,7 +63,14 @@ def build_app(hold: Holdfast, gate: Gate | None = None) -> ASGIApp:
         (method.upper(), path, told["responses"]) for path, methods in paths.items() for method, told in methods.items()
     )
     served = _with_cors(app, hold.settings.server.cors_origins)
-    return Edge(served, frozenset(paths), hold.metrics, hold.traces.tracing, hold.clock)
+    return Edge(
+        served,
+        frozenset(paths),
+        hold.metrics,
+        hold.traces.tracing,
+        hold.clock,
+        lambda: hold.drain.phase is Phase.STARTING,
+    )
 
 
 TRACE_HEADERS = ("baggage", "traceparent", "tracestate")
@@ -65,8 +84,11 @@ def _with_cors(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
         app,
         allow_origins=list(origins),
         allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["authorization", "content-type", "x-api-key", "x-request-id", *TRACE_HEADERS],
-        expose_headers=["retry-after", "traceparent", "x-request-id"],
+        allow_headers=[
+            *("authorization", "content-type", "x-api-key", "x-request-id", IDEMPOTENCY_KEY, LAST_EVENT_ID),
+            *TRACE_HEADERS,
+        ],
+        expose_headers=["location", "retry-after", "traceparent", "x-request-id", REPLAYED],
     )
 
 

@@ -136,13 +136,15 @@ class Outbox:
 
         # A daemon: a collector that hangs is not waited for at exit, as asyncio's own threads would be.
         threading.Thread(target=close, name="holdfast-spans-close", daemon=True).start()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await closed.wait()
-        with self._lock:
-            self._given_up, lost, self._waiting = True, self._waiting, 0
-        if lost:
-            self._dropped("shutdown", lost)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await closed.wait()
+        finally:  # What is lost counts also where whoever closes it is out of patience.
+            with self._lock:
+                self._given_up, lost, self._waiting = True, self._waiting, 0
+            if lost:
+                self._dropped("shutdown", lost)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send one batch, and count it if it is lost. For the thread; may take as long as the exporter does."""

@@ -88,13 +88,15 @@ class Traces:
     async def close(self, seconds: float) -> None:
         """Send and write what is left. Returns within ``seconds``, and the second or less that the file may take."""
         self.observers, self._events = (), None
-        if self._recorder is not None:
-            self.tracing.start = None
-            await self._recorder.close(seconds)
+        try:
+            if self._recorder is not None:
+                self.tracing.start = None
+                await self._recorder.close(seconds)
+        finally:
             self._recorder = None
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+            if self._file is not None:
+                self._file.close()
+                self._file = None
 
     def notice(self, name: str, pipeline: str, key_class: str, facts: Mapping[str, object]) -> None:
         """What a policy did."""
