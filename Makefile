@@ -34,9 +34,10 @@ render: .venv/test-stamp  ## bring api.txt, the rendered documents and deploy/ u
 	$(BIN)/python docs/runbook_pages.py
 	$(BIN)/holdfast ops render
 
-bench: .venv/test-stamp  ## time a turn against the bare agent's, and each policy against a bare await
+bench: .venv/test-stamp  ## time a turn against the bare agent's, each policy against a bare await, and telemetry
 	$(BIN)/python bench/turn.py
 	$(BIN)/python bench/resilience.py
+	$(BIN)/python bench/telemetry.py
 
 lock: .venv/test-stamp  ## pin the dependencies anew, with hashes and without addresses
 	$(BIN)/python -m pip install --quiet uv

@@ -32,6 +32,8 @@ agent_llm_calls_total                    counter    provider:5 model:12 status:6
 agent_llm_duration_seconds               histogram  provider:5 model:12
 agent_llm_first_token_seconds            histogram  provider:5 model:12
 agent_llm_tokens_total                   counter    provider:5 model:12 type:2
+agent_llm_cached_tokens_total            counter    provider:5 model:12 type:2
+agent_llm_reasoning_tokens_total         counter    provider:5 model:12
 agent_tool_calls_total                   counter    agent:30 tool:60 status:6
 agent_tool_duration_seconds              histogram  tool:60
 agent_auth_failures_total                counter    reason:6
@@ -51,6 +53,7 @@ agent_fallbacks_total                    counter    operation:10
 agent_event_loop_lag_seconds             histogram
 agent_ready                              gauge
 agent_health_check_state                 gauge      check:12 state:3
+agent_health_check_age_seconds           gauge      check:12
 agent_build_info                         gauge      version:1 python:1 config_hash:1
 agent_slo_objective_ratio                gauge      slo:8
 agent_traces_total                       counter    decision:5
@@ -79,14 +82,22 @@ def flooded(namespace: str = "") -> Metrics:
         ids, status = TurnIds(f"s{n}", f"t{n}", f"{n:032x}", f"agent-{n}"), statuses[n % 6]
         finished = TurnEnded(**ids._asdict(), outcome="success", reply="", usage=Usage(), duration_s=1)
         model = ModelFinished(
-            call=1, provider=f"p{n}", model=f"m{n}", status=status, duration_s=1, first_token_s=1, output_tokens=1
+            call=1,
+            provider=f"p{n}",
+            model=f"m{n}",
+            status=status,
+            duration_s=1,
+            first_token_s=1,
+            output_tokens=2,
+            cache_read_tokens=1,
+            reasoning_tokens=1,
         )
         tool = ToolFinished(call_id=f"c{n}", tool=f"tool-{n}", status=status, duration_s=1)
         for event in (TurnStarted(**ids._asdict()), model, tool, finished):
             made.observe(ids, event)
         made.answered(f"BREW{n}", f"/{n}", n, 1)
         made.auth_failed(f"reason-{n}")
-        made.checked([(f"check-{n}", "degraded")])
+        made.checked([(f"check-{n}", "degraded", 1.5)])
         made.dropped.labels(f"signal-{n}", f"reason-{n}").inc()
         made.traces.labels(f"decision-{n}").inc()
         about = {"circuit": f"tool:{n}", "was": "closed", "state": "open", "bulkhead": f"tool:{n}"}
@@ -171,7 +182,7 @@ def test_every_metric_that_can_has_its_series_before_anything_happened() -> None
     made.begin_routes([("POST", "/chat", ("200", "422"))])
     made.begin_model("anthropic", "claude")
     made.begin_agent("assistant", ["calculate"])
-    made.checked([("store", "healthy")])
+    made.checked([("store", "healthy", 1.5)])
     made.policies.watch(tuple, lambda: [("tool:assistant", 0, 1, 0, 1)])
     found = families(made)
     assert {m.name for m in METRICS if not found[m.name].samples} == {SLO_OBJECTIVE.name}

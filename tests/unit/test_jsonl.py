@@ -25,6 +25,7 @@ from holdfast.events import (
     TurnEnded,
     TurnIds,
     TurnStarted,
+    TurnSuspended,
     Usage,
 )
 from holdfast.telemetry import catalogue_events, jsonl
@@ -50,6 +51,9 @@ EVENTS: list[tuple[Event, str | None, dict[str, Any]]] = [
             first_token_s=0.5,
             input_tokens=7,
             output_tokens=3,
+            cache_read_tokens=4,
+            cache_write_tokens=2,
+            reasoning_tokens=1,
         ),
         "model.call",
         {
@@ -61,6 +65,9 @@ EVENTS: list[tuple[Event, str | None, dict[str, Any]]] = [
             "first_token_s": 0.5,
             "input_tokens": 7,
             "output_tokens": 3,
+            "cache_read_tokens": 4,
+            "cache_write_tokens": 2,
+            "reasoning_tokens": 1,
         },
     ),
     (FallbackUsed(via="large", because="overload"), "fallback.used", {"via": "large", "because": "overload"}),
@@ -87,6 +94,11 @@ EVENTS: list[tuple[Event, str | None, dict[str, Any]]] = [
             "input_tokens": 7,
             "output_tokens": 3,
         },
+    ),
+    (
+        TurnSuspended(**IDS._asdict(), because="outcome_unknown", unit="tool:id"),
+        "turn.suspended",
+        {"because": "outcome_unknown", "unit": "tool:id"},
     ),
 ]
 

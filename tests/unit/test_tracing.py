@@ -185,6 +185,32 @@ async def test_a_span_lasts_as_long_as_its_event_says(traced: Traced) -> None:
     assert traced.one("invoke_agent bob").took_s == ended["turn.ended"].duration_s == 2.25
 
 
+async def test_a_model_call_says_what_it_used_and_of_a_cache_only_where_there_was_one(traced: Traced) -> None:
+    async def plain(attempt: Attempt) -> None:
+        attempt.used(5, 2)
+
+    async def cached(attempt: Attempt) -> None:
+        attempt.used(50, 20, cache_read_tokens=30, cache_write_tokens=10, reasoning_tokens=15)
+
+    async with traced.turn() as (guard, _):
+        await model(guard, "plain", plain)
+        await model(guard, "cached", cached)
+    used = {
+        name: {key: fact for key, fact in traced.one(f"chat {name}").facts.items() if "usage" in key}
+        for name in ("plain", "cached")
+    }
+    assert used == {
+        "plain": {"gen_ai.usage.input_tokens": 5, "gen_ai.usage.output_tokens": 2},
+        "cached": {
+            "gen_ai.usage.input_tokens": 50,
+            "gen_ai.usage.output_tokens": 20,
+            "gen_ai.usage.cache_read.input_tokens": 30,
+            "gen_ai.usage.cache_write.input_tokens": 10,
+            "gen_ai.usage.reasoning.output_tokens": 15,
+        },
+    }
+
+
 async def test_a_model_call_begins_when_it_is_sent_and_not_when_it_waits_for_its_place(traced: Traced) -> None:
     policies = Policies(GuardSpec(attempts=1, model_concurrent=1), traced.clock)
     with traced.tracing.turn("bob", TRACE) as spans:
@@ -335,6 +361,7 @@ async def test_every_attribute_is_in_the_catalogue() -> None:
 
     async def answers(attempt: Attempt) -> str:
         attempt.first_token()
+        attempt.used(5, 2, cache_read_tokens=3, cache_write_tokens=1, reasoning_tokens=1)
         model_teller()(lambda: "[]", lambda: "[]")
         return "x"
 

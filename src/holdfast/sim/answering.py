@@ -171,6 +171,8 @@ def answer_to(request: Request, decision: Decision, salt: str, created_s: int) -
         input_tokens=request.input_tokens if usage.input_tokens is None else usage.input_tokens,
         output_tokens=max(1, output) if usage.output_tokens is None else usage.output_tokens,
         cached_tokens=usage.cached_tokens or 0,
+        cache_write_tokens=usage.cache_write_tokens or 0,
+        reasoning_tokens=usage.reasoning_tokens or 0,
         request=request,
     )
 

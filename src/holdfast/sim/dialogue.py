@@ -108,11 +108,15 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         input_tokens: All input tokens, the cached ones among them.
         output_tokens: All output tokens.
         cached_tokens: Input tokens read from the provider's cache.
+        cache_write_tokens: Input tokens written to it.
+        reasoning_tokens: Output tokens the model reasoned with.
     """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -149,6 +153,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: int
     output_tokens: int
     cached_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
     request: Request
 
 

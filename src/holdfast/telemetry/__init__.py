@@ -11,7 +11,7 @@ from holdfast.telemetry.logs import (
     logger,
     set_log_level,
 )
-from holdfast.telemetry.loop_lag import watch_loop
+from holdfast.telemetry.loop_lag import Heartbeat
 from holdfast.telemetry.metrics import Metrics
 from holdfast.telemetry.redact import Redactor, secrets_in
 from holdfast.telemetry.spec import TelemetrySpec
@@ -22,6 +22,7 @@ from holdfast.telemetry.turn_spans import model_sent, model_teller
 
 __all__ = [
     "OTHER",
+    "Heartbeat",
     "Level",
     "Metrics",
     "Redactor",
@@ -42,5 +43,4 @@ __all__ = [
     "read_traceparent",
     "secrets_in",
     "set_log_level",
-    "watch_loop",
 ]

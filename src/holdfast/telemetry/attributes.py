@@ -15,6 +15,15 @@ PROVIDER = Attribute("gen_ai.provider.name", "text", "Whose model it is.")
 REQUEST_MODEL = Attribute("gen_ai.request.model", "text", "The model that was asked.")
 INPUT_TOKENS = Attribute("gen_ai.usage.input_tokens", "whole number", "As the provider counts them, cached ones too.")
 OUTPUT_TOKENS = Attribute("gen_ai.usage.output_tokens", "whole number", "The same for the answer, reasoning too.")
+CACHE_READ = Attribute(
+    "gen_ai.usage.cache_read.input_tokens", "whole number", "How many of the input were read from a cache, if any."
+)
+CACHE_WRITE = Attribute(
+    "gen_ai.usage.cache_write.input_tokens", "whole number", "How many of the input were written to a cache, if any."
+)
+REASONING = Attribute(
+    "gen_ai.usage.reasoning.output_tokens", "whole number", "How many of the output were reasoning, if any."
+)
 FIRST_CHUNK = Attribute(
     "gen_ai.response.time_to_first_chunk", "number", "Seconds to the first token; only of streamed answers."
 )

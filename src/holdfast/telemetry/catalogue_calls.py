@@ -35,6 +35,18 @@ LLM_TOKENS = Metric(
         Alias("llm_tokens_total", "sum without (provider) (METRIC)"),
     ),
 )
+LLM_CACHED_TOKENS = Metric(
+    name="agent_llm_cached_tokens_total",
+    kind="counter",
+    help="Input tokens that providers read from their caches, and wrote to them: a part of the input.",
+    labels=(PROVIDER, MODEL, Label("type", 2, ("read", "write"))),
+)
+LLM_REASONING_TOKENS = Metric(
+    name="agent_llm_reasoning_tokens_total",
+    kind="counter",
+    help="Tokens that models reasoned with before they answered: a part of the output.",
+    labels=(PROVIDER, MODEL),
+)
 TOOL_CALLS = Metric(
     name="agent_tool_calls_total",
     kind="counter",

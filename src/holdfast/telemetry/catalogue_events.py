@@ -24,6 +24,9 @@ MODEL_CALL = TraceEvent(
         Attribute("first_token_s", "number", "Seconds to the first token; missing where the answer was not streamed."),
         Attribute("input_tokens", "whole number", "As the provider counts them."),
         Attribute("output_tokens", "whole number", "As the provider counts them."),
+        Attribute("cache_read_tokens", "whole number", "How many of the input were read from the provider's cache."),
+        Attribute("cache_write_tokens", "whole number", "How many of the input were written to it."),
+        Attribute("reasoning_tokens", "whole number", "How many of the output were reasoning."),
         _ERROR,
     ),
 )
@@ -62,6 +65,15 @@ TURN_ENDED = TraceEvent(
         Attribute("output_tokens", "whole number", "Of all calls."),
         Attribute("reply", "text", "What was answered.", content=True),
         _ERROR,
+    ),
+)
+TURN_SUSPENDED = TraceEvent(
+    name="turn.suspended",
+    help="The turn goes on later, or on another server.",
+    fields=(
+        _AGENT,
+        Attribute("because", "text", "The code of the error that made it so."),
+        Attribute("unit", "text", "The call that somebody has to say the outcome of, if that is what it waits for."),
     ),
 )
 BREAKER_MOVED = TraceEvent(

@@ -20,6 +20,21 @@ _STATE = Attribute("state", "text", "The state now.")
 _PRINCIPAL = Attribute("principal", "text", "Who ordered it.")
 
 AGENT_START = LogEvent(name="agent_start", level="info", help="A turn begins.")
+TURN_SUSPENDED = LogEvent(
+    name="turn_suspended",
+    level="warning",
+    help="A turn was given up before it ended: it goes on later, or elsewhere.",
+    fields=(
+        Attribute("because", "text", "An error code."),
+        Attribute("unit", "text", "The call nobody knows the end of, where that is why."),
+    ),
+)
+TURN_RESUMED = LogEvent(
+    name="turn_resumed",
+    level="warning",
+    help="This process goes on with a turn where another one left it.",
+    fields=(Attribute("generation", "whole number", "Counts the processes that ran it."),),
+)
 AGENT_COMPLETE = LogEvent(
     name="agent_complete",
     level="info",
@@ -112,6 +127,26 @@ STOPPING = LogEvent(
     help="The process was told to stop.",
     fields=(Attribute("turns_in_progress", "whole number", "Turns that still run."),),
 )
+STOP_PHASE = LogEvent(
+    name="stop_phase",
+    level="info",
+    help="A phase of the stop has ended.",
+    fields=(
+        Attribute("phase", "text", "`lame_duck`, `draining`, `cancelling` or `closing`."),
+        Attribute("lasted_s", "number", "Seconds it took."),
+        Attribute("turns_in_progress", "whole number", "Turns that still ran at its end."),
+    ),
+)
+STOP_HOOK_FAILED = LogEvent(
+    name="stop_hook_failed",
+    level="error",
+    help="Something that was to be closed raised, or did not end in its time. The rest is closed all the same.",
+    fields=(
+        Attribute("hook", "text", "Its name."),
+        _ERROR,
+        Attribute("why", "text", "What it said."),
+    ),
+)
 STOP_OVERDUE = LogEvent(
     name="stop_overdue",
     level="error",
@@ -119,6 +154,15 @@ STOP_OVERDUE = LogEvent(
     fields=(Attribute("after_s", "number", "Seconds since it was told to."),),
 )
 STOPPED = LogEvent(name="stopped", level="info", help="Everything is closed.")
+LOOP_BLOCKED = LogEvent(
+    name="loop_blocked",
+    level="warning",
+    help="The event loop is held up: nothing else in the process is served. Once for each time.",
+    fields=(
+        Attribute("blocked_s", "number", "Seconds for which it has been, when this is written."),
+        Attribute("where", "text", "The code that it is in, innermost first."),
+    ),
+)
 SPANS_LOST = LogEvent(
     name="spans_lost",
     level="warning",

@@ -3,6 +3,7 @@
 from holdfast.telemetry.terms import Label, Metric
 
 HEALTH = ("healthy", "degraded", "unhealthy")
+_CHECK = Label("check", 12)
 DECISIONS = ("head", "error", "slow", "dropped", "limited")
 
 READY = Metric(
@@ -13,8 +14,14 @@ READY = Metric(
 HEALTH_CHECK_STATE = Metric(
     name="agent_health_check_state",
     kind="gauge",
-    help="1 for the state a component was found in when this page was asked for, else 0.",
-    labels=(Label("check", 12), Label("state", len(HEALTH), HEALTH)),
+    help="1 for the state a component is in, by its last three checks, else 0.",
+    labels=(_CHECK, Label("state", len(HEALTH), HEALTH)),
+)
+HEALTH_CHECK_AGE = Metric(
+    name="agent_health_check_age_seconds",
+    kind="gauge",
+    help="How long ago a component was checked last.",
+    labels=(_CHECK,),
 )
 EVENT_LOOP_LAG = Metric(
     name="agent_event_loop_lag_seconds",

@@ -11,6 +11,10 @@ _CALLS = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55)
 AUTH_REASONS = ("missing", "unknown", "expired", "revoked", "scope", "origin")
 """Why a request is not let in: no key; no key of ours; too old; taken back; not for this; from elsewhere than here."""
 
+BECAUSE = ("in_doubt", "handed_over", "not_owner", "store_unavailable")
+"""Why a turn is given up: nobody knows whether a call took effect; the process stops; another one took it over; how it
+ended could not be kept."""
+
 HTTP_REQUESTS = Metric(
     name="agent_http_requests_total",
     kind="counter",
@@ -34,6 +38,18 @@ TURNS = Metric(
         Alias("agent_requests_successful", 'sum without (agent, outcome) (METRIC{outcome="success"})'),
         Alias("agent_requests_failed", 'sum without (agent, outcome) (METRIC{outcome=~"error|timeout"})'),
     ),
+)
+TURNS_SUSPENDED = Metric(
+    name="agent_turns_suspended_total",
+    kind="counter",
+    help="Turns that this process gave up before they ended: they go on later, or elsewhere.",
+    labels=(AGENT, Label("because", len(BECAUSE), BECAUSE)),
+)
+TURNS_RESUMED = Metric(
+    name="agent_turns_resumed_total",
+    kind="counter",
+    help="Turns that this process went on with where another one left them.",
+    labels=(AGENT,),
 )
 TURN_DURATION = Metric(
     name="agent_turn_duration_seconds",

@@ -18,7 +18,16 @@ import msgspec
 from structlog.contextvars import get_contextvars
 
 from holdfast.clock import Clock, iso
-from holdfast.events import Event, FallbackUsed, ModelFinished, ToolFinished, TurnEnded, TurnIds, TurnStarted
+from holdfast.events import (
+    Event,
+    FallbackUsed,
+    ModelFinished,
+    ToolFinished,
+    TurnEnded,
+    TurnIds,
+    TurnStarted,
+    TurnSuspended,
+)
 from holdfast.telemetry import catalogue_events as catalogue
 from holdfast.telemetry.logs import logger
 from holdfast.telemetry.terms import TraceEvent
@@ -33,12 +42,21 @@ MOST_LINES = 50_000
 """Lines that wait to be written; further ones are dropped and counted."""
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
-_KINDS: Mapping[type[Event], TraceEvent] = {
-    TurnStarted: catalogue.TURN_STARTED,
-    ModelFinished: catalogue.MODEL_CALL,
-    ToolFinished: catalogue.TOOL_CALL,
-    FallbackUsed: catalogue.FALLBACK_USED,
-    TurnEnded: catalogue.TURN_ENDED,
+
+
+def _fields(kind: TraceEvent) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """The name of an event, and its fields: those that hold no content, and those that do."""
+    plain = tuple(field.name for field in kind.fields if not field.content)
+    return kind.name, plain, tuple(field.name for field in kind.fields if field.content)
+
+
+_KINDS = {
+    TurnStarted: _fields(catalogue.TURN_STARTED),
+    ModelFinished: _fields(catalogue.MODEL_CALL),
+    ToolFinished: _fields(catalogue.TOOL_CALL),
+    FallbackUsed: _fields(catalogue.FALLBACK_USED),
+    TurnEnded: _fields(catalogue.TURN_ENDED),
+    TurnSuspended: _fields(catalogue.TURN_SUSPENDED),
 }
 
 
@@ -67,13 +85,16 @@ class TraceEvents:
         told: dict[str, object] = {"agent": ids.agent}
         if isinstance(event, TurnEnded):
             told |= msgspec.structs.asdict(event.usage)
-        for field in kind.fields:
-            value = getattr(event, field.name, None)
-            if field.content and isinstance(value, str):
-                value = self._content(value) if self._content and value else None
+        name, plain, texts = kind
+        for field in plain:
+            value = getattr(event, field, None)
             if value is not None:
-                told[field.name] = value
-        self._tell(kind.name, ids.trace_id, ids.session_id, ids.turn_id, told)
+                told[field] = value
+        if self._content is not None:
+            for field in texts:
+                if text := getattr(event, field):
+                    told[field] = self._content(text)
+        self._tell(name, ids.trace_id, ids.session_id, ids.turn_id, told)
 
     def notice(self, name: str, pipeline: str, key_class: str, facts: Mapping[str, object]) -> None:
         """A policy's move, if the catalogue has it; of the turn that it happened in, if it was in one."""

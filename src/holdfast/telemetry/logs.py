@@ -17,7 +17,7 @@ import structlog
 from structlog.contextvars import bind_contextvars, merge_contextvars
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
-from holdfast.events import Event, ModelFinished, ToolFinished, TurnEnded, TurnIds, TurnStarted
+from holdfast.events import Event, ModelFinished, ToolFinished, TurnEnded, TurnIds, TurnStarted, TurnSuspended
 from holdfast.telemetry.catalogue_events import MOVES
 from holdfast.telemetry.redact import Redactor
 from holdfast.telemetry.spec import TelemetrySpec
@@ -115,21 +115,46 @@ def log_level() -> str:
 
 def log_turns(ids: TurnIds, event: Event) -> None:
     """An observer: writes what an operator wants to know about a turn."""
-    match event:
-        case TurnStarted():
-            bind_contextvars(**ids._asdict())
-            logger.info("agent_start")
-        case ModelFinished(status="ok"):
-            logger.debug("model_call", **_facts(event, "call", "provider", "model", "duration_s", "output_tokens"))
-        case ModelFinished():
-            logger.warning("model_call", **_facts(event, "call", "provider", "model", "status", "duration_s", "error"))
-        case ToolFinished(status="ok"):
-            logger.debug("tool_call", **_facts(event, "tool", "call_id", "duration_s"))
-        case ToolFinished():
-            logger.warning("tool_call", **_facts(event, "tool", "call_id", "status", "duration_s", "error"))
-        case TurnEnded():
-            facts = _facts(event, "outcome", "duration_s", "error") | msgspec.structs.asdict(event.usage)
-            (logger.info if event.outcome == "success" else logger.warning)("agent_complete", **facts)
+    write = _WRITERS.get(type(event))
+    if write is not None:
+        write(ids, event)
+
+
+def _turn_started(ids: TurnIds, _event: TurnStarted) -> None:
+    bind_contextvars(**ids._asdict())
+    logger.info("agent_start")
+
+
+def _model_finished(_ids: TurnIds, event: ModelFinished) -> None:
+    if event.status != "ok":
+        logger.warning("model_call", **_facts(event, "call", "provider", "model", "status", "duration_s", "error"))
+    elif logger.is_enabled_for(logging.DEBUG):  # It seldom is: to gather the facts costs more than to ask.
+        logger.debug("model_call", **_facts(event, "call", "provider", "model", "duration_s", "output_tokens"))
+
+
+def _tool_finished(_ids: TurnIds, event: ToolFinished) -> None:
+    if event.status != "ok":
+        logger.warning("tool_call", **_facts(event, "tool", "call_id", "status", "duration_s", "error"))
+    elif logger.is_enabled_for(logging.DEBUG):
+        logger.debug("tool_call", **_facts(event, "tool", "call_id", "duration_s"))
+
+
+def _turn_ended(_ids: TurnIds, event: TurnEnded) -> None:
+    facts = _facts(event, "outcome", "duration_s", "error") | msgspec.structs.asdict(event.usage)
+    (logger.info if event.outcome == "success" else logger.warning)("agent_complete", **facts)
+
+
+def _turn_suspended(_ids: TurnIds, event: TurnSuspended) -> None:
+    logger.warning("turn_suspended", **_facts(event, "because", "unit"))
+
+
+_WRITERS: Mapping[type[Event], Callable[[TurnIds, Any], None]] = {
+    TurnStarted: _turn_started,
+    ModelFinished: _model_finished,
+    ToolFinished: _tool_finished,
+    TurnEnded: _turn_ended,
+    TurnSuspended: _turn_suspended,
+}
 
 
 def log_notice(name: str, pipeline: str, key_class: str, facts: Mapping[str, object]) -> None:

@@ -13,7 +13,16 @@ from typing import Any
 import prometheus_client
 from prometheus_client.exposition import choose_encoder
 
-from holdfast.events import Event, ModelFinished, ToolFinished, TurnEnded, TurnIds, TurnStarted
+from holdfast.events import (
+    Event,
+    FallbackUsed,
+    ModelFinished,
+    ToolFinished,
+    TurnEnded,
+    TurnIds,
+    TurnStarted,
+    TurnSuspended,
+)
 from holdfast.telemetry import catalogue_calls as calls
 from holdfast.telemetry import catalogue_process as process
 from holdfast.telemetry import catalogue_turns as turns
@@ -63,6 +72,8 @@ class Metrics:
         self._http_requests = make.counter(turns.HTTP_REQUESTS)
         self._http_duration = make.histogram(turns.HTTP_REQUEST_DURATION)
         self._turns = make.counter(turns.TURNS)
+        self._turns_suspended = make.counter(turns.TURNS_SUSPENDED)
+        self._turns_resumed = make.counter(turns.TURNS_RESUMED)
         self._turn_duration = make.histogram(turns.TURN_DURATION)
         self._turn_first_token = make.histogram(turns.TURN_FIRST_TOKEN)
         self._turns_in_progress = make.gauge(turns.TURNS_IN_PROGRESS)
@@ -75,11 +86,14 @@ class Metrics:
         self._llm_duration = make.histogram(calls.LLM_DURATION)
         self._llm_first_token = make.histogram(calls.LLM_FIRST_TOKEN)
         self._llm_tokens = make.counter(calls.LLM_TOKENS)
+        self._llm_cached_tokens = make.counter(calls.LLM_CACHED_TOKENS)
+        self._llm_reasoning_tokens = make.counter(calls.LLM_REASONING_TOKENS)
         self._tool_calls = make.counter(calls.TOOL_CALLS)
         self._tool_duration = make.histogram(calls.TOOL_DURATION)
         self.policies = PolicyMetrics(make)
         self.ready = make.gauge(process.READY).labels()
         self._health = make.gauge(process.HEALTH_CHECK_STATE)
+        self._health_age = make.gauge(process.HEALTH_CHECK_AGE)
         self.loop_lag = make.histogram(process.EVENT_LOOP_LAG).labels()
         make.gauge(process.BUILD_INFO).labels(version, platform.python_version(), config_hash).set(1)
         objective = make.gauge(process.SLO_OBJECTIVE)
@@ -93,7 +107,9 @@ class Metrics:
             TurnStarted: self._turn_started,
             ModelFinished: self._model_finished,
             ToolFinished: self._tool_finished,
+            FallbackUsed: self._fallback_used,
             TurnEnded: self._turn_ended,
+            TurnSuspended: self._turn_suspended,
         }
         for agent in agents:
             self.begin_agent(agent)
@@ -101,6 +117,9 @@ class Metrics:
     def begin_agent(self, agent: str, tools: Iterable[str] = ()) -> None:
         """Make the series of one more agent, and of its tools as far as they are known."""
         self._turns_in_progress.labels(agent)
+        self._turns_resumed.labels(agent)
+        for because in turns.BECAUSE:
+            self._turns_suspended.labels(agent, because)
         for tool in tools:
             self._tool_calls.labels(agent, tool, "ok")
 
@@ -110,6 +129,8 @@ class Metrics:
         self._llm_duration.labels(provider, model)
         self._llm_first_token.labels(provider, model)
         self._llm_tokens.labels(provider, model, "input")
+        self._llm_cached_tokens.labels(provider, model, "read")
+        self._llm_reasoning_tokens.labels(provider, model)
 
     def begin_routes(self, routes: Iterable[tuple[str, str, Iterable[str]]]) -> None:
         """Make the series of these routes: each a method, a template, and the status codes it may answer with."""
@@ -124,13 +145,14 @@ class Metrics:
 
     def observe(self, ids: TurnIds, event: Event) -> None:
         """An observer: counts turns, and what their calls met with."""
-        self.policies.observe(event)
         observer = self._observers.get(type(event))
         if observer is not None:
             observer(ids, event)
 
-    def _turn_started(self, ids: TurnIds, _event: TurnStarted) -> None:
+    def _turn_started(self, ids: TurnIds, event: TurnStarted) -> None:
         self._turns_in_progress.labels(ids.agent).inc()
+        if event.generation > 1:
+            self._turns_resumed.labels(ids.agent).inc()
 
     def _model_finished(self, ids: TurnIds, event: ModelFinished) -> None:
         provider, model, exemplar = event.provider, event.model, self._exemplar()
@@ -144,13 +166,25 @@ class Metrics:
         if event.input_tokens or event.output_tokens:
             self._llm_tokens.labels(provider, model, "input").inc(event.input_tokens)
             self._llm_tokens.labels(provider, model, "output").inc(event.output_tokens)
+        if event.cache_read_tokens or event.cache_write_tokens:
+            self._llm_cached_tokens.labels(provider, model, "read").inc(event.cache_read_tokens)
+            self._llm_cached_tokens.labels(provider, model, "write").inc(event.cache_write_tokens)
+        if event.reasoning_tokens:
+            self._llm_reasoning_tokens.labels(provider, model).inc(event.reasoning_tokens)
         if event.status == "ok":
             self._steps.labels(ids.agent).inc()
+        elif event.status == "timeout":
+            self.policies.timed_out("model")
 
     def _tool_finished(self, ids: TurnIds, event: ToolFinished) -> None:
         self._tool_calls.labels(ids.agent, event.tool, event.status).inc()
         if event.status not in _REFUSED:
             self._tool_duration.labels(event.tool).observe(event.duration_s, self._exemplar())
+        if event.status == "timeout":
+            self.policies.timed_out("tool")
+
+    def _fallback_used(self, _ids: TurnIds, _event: FallbackUsed) -> None:
+        self.policies.fell_back()
 
     def _turn_ended(self, ids: TurnIds, event: TurnEnded) -> None:
         agent = ids.agent
@@ -159,6 +193,10 @@ class Metrics:
         self._turn_duration.labels(agent).observe(event.duration_s, self._exemplar())
         self._turn_llm_calls.labels(agent).observe(event.usage.model_calls)
         self._turn_tool_calls.labels(agent).observe(event.usage.tool_calls)
+
+    def _turn_suspended(self, ids: TurnIds, event: TurnSuspended) -> None:
+        self._turns_in_progress.labels(ids.agent).dec()
+        self._turns_suspended.labels(ids.agent, event.because).inc()
 
     def answered(self, method: str, route: str, code: int, duration_s: float) -> None:
         """Count one HTTP request; ``route`` is the template that matched, or ``OTHER``."""
@@ -170,11 +208,13 @@ class Metrics:
         """Count a request that was not let in, for one of ``AUTH_REASONS``."""
         self._auth_failures.labels(reason).inc()
 
-    def checked(self, found: Iterable[tuple[str, str]]) -> None:
-        """Take in how components were found: each one's name and state."""
-        for check, state in found:
+    def checked(self, found: Iterable[tuple[str, str, float | None]]) -> None:
+        """Take in how components are: each one's name and state, and the seconds since it was asked, if it was."""
+        for check, state, age_s in found:
             for each in process.HEALTH:
                 self._health.labels(check, each).set(each == state)
+            if age_s is not None:
+                self._health_age.labels(check).set(age_s)
 
     def page(self, accept: str = "") -> tuple[bytes, str]:
         """The page a scraper reads, and its content type."""

@@ -7,7 +7,7 @@ as any others: it can add to the current one, and begin its own below it.
 """
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from opentelemetry import trace
@@ -28,6 +28,7 @@ _ID = (1 << 64) - 1
 _UNSET = Status(StatusCode.UNSET)
 _DRAWN, _NOT_DRAWN = TraceFlags(TraceFlags.SAMPLED), TraceFlags(TraceFlags.DEFAULT)
 _MOST_ATTRIBUTES = 128
+_PLAIN = frozenset({str, int, float, bool})
 
 
 class Start(Protocol):
@@ -64,7 +65,7 @@ class OwnSpan(Span):
         self,
         name: str,
         kind: SpanKind,
-        about: Facts,
+        about: dict[str, AttributeValue],
         began: int,
         where: SpanContext,
         parent: SpanContext | None,
@@ -77,9 +78,9 @@ class OwnSpan(Span):
         self.end_time: int | None = None
         self._name = name
         self._kind = kind
-        self._facts: dict[str, AttributeValue] = dict(about)
-        self._events: list[Event] = []
-        self._links: list[Link] = []
+        self._facts: dict[str, AttributeValue] = about
+        self._events: Sequence[Event] = ()
+        self._links: Sequence[Link] = ()
         self._made_by = made_by
 
     def end(self, end_time: int | None = None) -> None:
@@ -116,11 +117,11 @@ class OwnSpan(Span):
 
     def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
         """Something happened in it, now or at ``timestamp``."""
-        self._events.append(Event(name, attributes, timestamp or self._made_by.clock.wall_ns()))
+        self._events = (*self._events, Event(name, attributes, timestamp or self._made_by.clock.wall_ns()))
 
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
         """It has to do with another span too."""
-        self._links.append(Link(context, attributes))
+        self._links = (*self._links, Link(context, attributes))
 
     def record_exception(
         self,
@@ -144,12 +145,13 @@ class OwnSpan(Span):
         was = self.context
         where = SpanContext(was.trace_id, was.span_id, is_remote=False, trace_flags=_DRAWN, trace_state=was.trace_state)
         facts = self._facts if reason is None else {**self._facts, SAMPLING_REASON.name: reason}
+        plain = len(facts) <= _MOST_ATTRIBUTES and _PLAIN.issuperset(map(type, facts.values()))
         return ReadableSpan(
             name=self._name,
             context=where,
             parent=self.parent,
             resource=self._made_by.resource,
-            attributes=BoundedAttributes(_MOST_ATTRIBUTES, facts),
+            attributes=facts if plain else BoundedAttributes(_MOST_ATTRIBUTES, facts),
             events=self._events,
             links=self._links,
             kind=self._kind,
@@ -195,14 +197,17 @@ class OwnSpans:
         self, name: str, kind: SpanKind, about: Facts, began: int, within: Context | None = None, trace_id: int = 0
     ) -> OwnSpan:
         """Begin a span; see ``Start``."""
-        parent: SpanContext | None = trace.get_current_span(within).get_span_context()
-        if parent is not None and parent.is_valid:
+        around = trace.get_current_span(within)
+        parent: SpanContext | None = around.get_span_context()
+        if type(around) is OwnSpan:  # The usual case, and the one with nothing to look into.
+            trace_id, state, flags = around.context.trace_id, around.context.trace_state, around.context.trace_flags
+        elif parent is not None and parent.is_valid:
             trace_id, state = parent.trace_id, parent.trace_state
-            drawn = parent.trace_flags & TraceFlags.SAMPLED
+            flags = _DRAWN if parent.trace_flags & TraceFlags.SAMPLED else _NOT_DRAWN
         else:
             trace_id = trace_id or self._bits(128) or 1
-            parent, state, drawn = None, None, trace_id & _ID < self._drawn_below
-        flags = _DRAWN if drawn else _NOT_DRAWN
+            parent, state = None, None
+            flags = _DRAWN if trace_id & _ID < self._drawn_below else _NOT_DRAWN
         where = SpanContext(trace_id, self._bits(64) or 1, is_remote=False, trace_flags=flags, trace_state=state)
         self._begun(where)
-        return OwnSpan(name, kind, about, began, where, parent, self)
+        return OwnSpan(name, kind, {**about}, began, where, parent, self)

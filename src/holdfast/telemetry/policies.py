@@ -9,7 +9,6 @@ whatever it is called with, and credentials share one too.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from holdfast.events import Event, FallbackUsed, ModelFinished, ToolFinished
 from holdfast.telemetry import catalogue_policies as catalogue
 from holdfast.telemetry.catalogue_policies import STATES
 from holdfast.telemetry.instruments import Instruments
@@ -84,15 +83,13 @@ class PolicyMetrics:
                 outcome = "budget_empty" if facts["reason"] == "budget" else "gave_up"
                 self._retries.labels(pipeline, outcome).inc()
 
-    def observe(self, event: Event) -> None:
-        """Count what the events of a turn tell of limits and fallbacks."""
-        match event:
-            case ModelFinished(status="timeout"):
-                self._timeouts.labels("model").inc()
-            case ToolFinished(status="timeout"):
-                self._timeouts.labels("tool").inc()
-            case FallbackUsed():
-                self._fallbacks.labels("model").inc()
+    def timed_out(self, operation: str) -> None:
+        """Count an attempt at a call that was stopped as its time was up."""
+        self._timeouts.labels(operation).inc()
+
+    def fell_back(self) -> None:
+        """Count a model call that another model answered than was meant to."""
+        self._fallbacks.labels("model").inc()
 
     def read(self) -> None:
         """Bring up to date what is not counted but read."""

@@ -15,7 +15,7 @@ from typing import Self
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import Span, SpanKind, TraceFlags
 
 from holdfast.clock import NS, Clock, token_hex
 from holdfast.telemetry import attributes as a
@@ -90,10 +90,10 @@ class Tracing:
 
     def kept_trace_id(self) -> str | None:
         """The id of the current trace if it is kept, as far as is known by now; else None."""
-        where = trace.get_current_span().get_span_context()
-        if self.start is None or not where.is_valid:
+        if self.start is None:
             return None
-        kept = where.trace_flags.sampled or self.keeps(where.trace_id)
+        where = trace.get_current_span().get_span_context()
+        kept = where.trace_flags & TraceFlags.SAMPLED or self.keeps(where.trace_id)  # Outside of any trace, neither.
         return trace.format_trace_id(where.trace_id) if kept else None
 
 

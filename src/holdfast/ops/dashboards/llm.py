@@ -96,6 +96,31 @@ LLM = Dashboard(
                     ),
                 ),
             ),
+            Panel(
+                "From the cache",
+                "Shares of the input that providers read from their caches, and wrote to them.",
+                "percentunit",
+                (
+                    Query(
+                        f"{rate('agent_llm_cached_tokens_total', 'model, type')} / on (model) group_left () "
+                        + rate('agent_llm_tokens_total{type="input"}', "model"),
+                        "{{model}} {{type}}",
+                    ),
+                ),
+                most=1,
+            ),
+            Panel(
+                "Reasoning",
+                "Share of the output that is reasoning, which the caller never sees and somebody pays for.",
+                "percentunit",
+                (
+                    Query(
+                        share("agent_llm_reasoning_tokens_total", 'agent_llm_tokens_total{type="output"}', "model"),
+                        "{{model}}",
+                    ),
+                ),
+                most=1,
+            ),
         ),
     },
 )

@@ -99,11 +99,14 @@ class Anthropic:
         for call in answer.calls:
             given = _object_or_text(call.arguments)
             content.append({"type": "tool_use", "id": f"toolu_{call.id}", "name": call.tool, "input": given})
-        return self._message(answer, content, self._stop(answer), answer.output_tokens)
+        output = _output(answer.output_tokens, answer.reasoning_tokens)
+        return self._message(answer, content, self._stop(answer), output)
 
     def events(self, answer: Answer) -> Iterator[Event]:
         """The message as a stream."""
-        yield Event(sse({"type": "message_start", "message": self._message(answer, [], {}, 1)}, "message_start"))
+        yield Event(
+            sse({"type": "message_start", "message": self._message(answer, [], {}, _output(1, 0))}, "message_start")
+        )
         index = 0
         if answer.text:
             yield self._block_start(index, {"type": "text", "text": ""})
@@ -122,7 +125,7 @@ class Anthropic:
         end = {
             "type": "message_delta",
             "delta": {"stop_sequence": None, **self._stop(answer)},
-            "usage": {"output_tokens": answer.output_tokens},
+            "usage": _output(answer.output_tokens, answer.reasoning_tokens),
         }
         yield Event(sse(end, "message_delta"), closing=True)
         yield Event(sse({"type": "message_stop"}, "message_stop"), closing=True)
@@ -140,7 +143,7 @@ class Anthropic:
         return sse({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, "error")
 
     def _message(
-        self, answer: Answer, content: list[dict[str, Any]], stop: dict[str, Any], output_tokens: int
+        self, answer: Answer, content: list[dict[str, Any]], stop: dict[str, Any], output: dict[str, Any]
     ) -> dict[str, Any]:
         return {
             "id": f"msg_{answer.id}",
@@ -153,10 +156,10 @@ class Anthropic:
             **stop,
             "usage": {
                 # The provider counts cached tokens beside, not among, the input tokens.
-                "input_tokens": max(0, answer.input_tokens - answer.cached_tokens),
-                "cache_creation_input_tokens": 0,
+                "input_tokens": max(0, answer.input_tokens - answer.cached_tokens - answer.cache_write_tokens),
+                "cache_creation_input_tokens": answer.cache_write_tokens,
                 "cache_read_input_tokens": answer.cached_tokens,
-                "output_tokens": output_tokens,
+                **output,
                 "service_tier": "standard",
             },
         }
@@ -176,6 +179,10 @@ class Anthropic:
     def _delta(self, index: int, delta: dict[str, Any]) -> Event:
         data = {"type": "content_block_delta", "index": index, "delta": delta}
         return Event(sse(data, "content_block_delta"), delta=True)
+
+
+def _output(tokens: int, reasoning: int) -> dict[str, Any]:
+    return {"output_tokens": tokens, "output_tokens_details": {"thinking_tokens": reasoning}}
 
 
 def _messages(sent: list[Any]) -> list[Message]:
