@@ -1,37 +1,76 @@
-"""Where conversations and keys are kept: one Protocol, an embedded database, and a store that forgets at exit."""
+"""Where conversations and keys are kept: one Protocol, in a file, in PostgreSQL, or in memory."""
 
-from holdfast.store.base import (
-    Conversation,
+from holdfast.clock import Clock
+from holdfast.errors import Misconfigured
+from holdfast.store.base import Hear, Heard, Store
+from holdfast.store.memory import MemoryStore
+from holdfast.store.records import (
+    Accepted,
+    Claim,
+    Effect,
+    Ending,
+    NewTurn,
     Past,
+    Said,
     SessionSummary,
-    Store,
     StoredKey,
     TurnRecord,
+    TurnState,
+    Unit,
+    UnitKind,
+    UnitState,
     check_unicode,
     fit_window,
     tokens_in,
 )
-from holdfast.store.memory import MemoryStore
 from holdfast.store.spec import StoreSpec
 from holdfast.store.sqlite import SQLiteStore
 
 
-def open_store(spec: StoreSpec) -> Store:
-    """The store that ``spec.url`` names, not yet opened."""
-    scheme, _, path = spec.url.partition(":")
-    return SQLiteStore(path) if scheme == "sqlite" else MemoryStore()
+def open_store(spec: StoreSpec, clock: Clock | None = None) -> Store:
+    """
+    The store that ``spec.url`` names, not yet opened.
+
+    Args:
+        spec: Which one, where, and how it keeps.
+        clock: Time for one in memory or in a file, chance for PostgreSQL; None takes the machine's.
+
+    Raises:
+        Misconfigured: its client is not installed, or its address is none. Nothing was opened.
+    """
+    _, _, path = spec.url.get_secret_value().partition(":")
+    if spec.kind == "memory":
+        return MemoryStore(clock)
+    if spec.kind == "sqlite":
+        return SQLiteStore(path, clock, spec.durability)
+    try:
+        from holdfast.store.postgres import PostgresStore  # noqa: PLC0415 - its client may not be installed
+    except ModuleNotFoundError as error:
+        raise Misconfigured("store.url: PostgreSQL needs its client; install holdfast[postgres]") from error
+    return PostgresStore(spec.url.get_secret_value(), spec.pool_size, clock)
 
 
 __all__ = [
-    "Conversation",
+    "Accepted",
+    "Claim",
+    "Effect",
+    "Ending",
+    "Hear",
+    "Heard",
     "MemoryStore",
+    "NewTurn",
     "Past",
     "SQLiteStore",
+    "Said",
     "SessionSummary",
     "Store",
     "StoreSpec",
     "StoredKey",
     "TurnRecord",
+    "TurnState",
+    "Unit",
+    "UnitKind",
+    "UnitState",
     "check_unicode",
     "fit_window",
     "open_store",

@@ -1,130 +1,44 @@
-"""What is kept between turns, and the one Protocol every store fulfils."""
+"""The one Protocol every store fulfils."""
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Collection
+from typing import Literal, Protocol
 
-import msgspec
+from holdfast.store.records import (
+    Accepted,
+    Claim,
+    Ending,
+    NewTurn,
+    Past,
+    Said,
+    SessionSummary,
+    StoredKey,
+    TurnRecord,
+    TurnState,
+    Unit,
+    UnitKind,
+)
 
-from holdfast.errors import Unprocessable
-from holdfast.events import Outcome, Usage
-
-NOT_UNICODE = "a text holds half a surrogate pair, which is not Unicode and cannot be kept"
-
-CHARS_PER_TOKEN = 4
-"""Characters that count as one token where nobody has counted: the rule of thumb providers give for English text."""
-
-
-def tokens_in(chars: int) -> int:
-    """Tokens that ``chars`` characters are thought to be, rounded up."""
-    return -(-chars // CHARS_PER_TOKEN)
-
-
-class Past(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    An earlier turn of a conversation, as the next one is given it.
-
-    Attributes:
-        message: What was asked.
-        reply: What was answered.
-        format: Which adapter wrote ``messages``.
-        messages: The turn's messages as that adapter encoded them, tool calls included; None where only the plain
-            exchange is left, or fits into the window.
-    """
-
-    message: str
-    reply: str
-    format: str
-    messages: bytes | None
-
-
-class Conversation(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    One session of one principal.
-
-    Attributes:
-        id: Names it among all; turn ids begin with it.
-        turns: How many turns it has had; the next one is ``turns + 1``.
-        past: The earlier turns that fit into the window asked for, oldest first.
-    """
-
-    id: str
-    turns: int
-    past: tuple[Past, ...]
-
-
-class TurnRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    A turn that is over, as it is stored.
-
-    Attributes:
-        turn_id: ``conversation_id`` and ``number``, joined by a dash.
-        number: Counts the conversation's turns from 1.
-        messages: What the next turn is given; None where the turn did not succeed.
-        tokens: What ``messages`` is thought to take in a window.
-        started_ns: Wall-clock nanoseconds.
-        error: An error code, or None.
-    """
-
-    turn_id: str
-    conversation_id: str
-    number: int
-    principal: str
-    session_id: str
-    agent: str
-    trace_id: str
-    request_id: str
-    source_ip: str
-    message: str
-    reply: str
-    outcome: Outcome
-    error: str | None
-    usage: Usage
-    format: str
-    messages: bytes | None
-    tokens: int
-    started_ns: int
-    duration_ns: int
-
-
-class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A session in a listing. Times are wall-clock nanoseconds."""
-
-    session_id: str
-    turns: int
-    created_ns: int
-    updated_ns: int
-
-
-class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    An API key as it is kept: only its digest, never the key.
-
-    Attributes:
-        id: Public name of the key, part of the key itself.
-        principal: Whom its bearer is.
-        scopes: What it allows besides chatting as its principal.
-        digest: SHA-256 of the secret.
-        expires_ns: Wall-clock nanoseconds after which it is refused; None never expires.
-        revoked_ns: When it was revoked; None while it is good.
-    """
-
-    id: str
-    principal: str
-    scopes: tuple[str, ...]
-    digest: bytes
-    created_ns: int
-    expires_ns: int | None = None
-    revoked_ns: int | None = None
+Heard = Literal["ended", "released", "cancelled"]
+Hear = Callable[[Heard, str], None]
+"""Told what happened to which turn, on the event loop. Never blocks and never raises."""
 
 
 class Store(Protocol):
     """
-    Where conversations and keys are kept.
+    Where turns, conversations and keys are kept.
 
     Every method raises ``StoreUnavailable`` when the store does not answer; nothing is half-written then. One that is
     handed text that is not Unicode raises ``Unprocessable``; nothing was kept then either. A caller that is cancelled
     while it waits harms nobody else; what it asked for may have been done.
+
+    Whoever writes a turn hands in its ``Claim``. Where another replica owns the turn by now, or it has ended, nothing
+    is written, and ``NotOwner`` is raised.
+
+    Attributes:
+        lasts: Whether what it keeps outlives the process.
     """
+
+    lasts: bool
 
     async def open(self) -> None:
         """Make the store ready, bringing its tables up to date."""
@@ -135,21 +49,124 @@ class Store(Protocol):
     async def ping(self) -> None:
         """Return once the store has answered."""
 
-    async def recall(self, principal: str, session_id: str, window_tokens: int) -> Conversation:
+    def listen(self, hear: Hear | None) -> None:
         """
-        The conversation of this principal and session, with the turns that fit into the window.
+        Tell ``hear`` from now on of turns that ended, were released, or are to be cancelled; None tells nobody.
 
-        A new one is given an id of its own, and is kept once its first turn is recorded.
+        Some may be missed, as when a connection breaks, and those that another process wrote into a file always are.
         """
 
-    async def record(self, turn: TurnRecord) -> None:
+    # Turns, by whoever runs them.
+
+    async def accept(self, turn: NewTurn, window_tokens: int) -> Accepted:
         """
-        Keep a finished turn.
+        Keep a new turn, after the last one of its session; its conversation is made with the first one.
+
+        One that need not wait is ``running``, and another one ``queued``; ``owner`` owns both.
 
         Raises:
-            StoreUnavailable: also where the turn does not follow the last one stored: somebody else recorded it, or
-                deleted the session while it ran. Nothing was kept.
+            KeyReused: the principal has used the key with another digest. Nothing was kept.
+            SessionBusy: an earlier turn of the session has not ended, and this one does not wait. Nothing was kept.
         """
+
+    async def start(self, claim: Claim, window_tokens: int) -> tuple[Past, ...] | None:
+        """
+        The past of an owned turn, which is ``running`` from now on; None, and still ``queued``, while an earlier turn
+        of its session has not ended.
+
+        Raises:
+            NotOwner
+        """
+
+    async def put_unit(self, claim: Claim, unit: Unit, said: Said | None = None) -> bool:
+        """
+        Keep a unit as it is now, whether or not this attempt is known, and events with it.
+
+        Returns:
+            Whether somebody asked for the turn to be stopped.
+
+        Raises:
+            NotOwner
+        """
+
+    async def end_turn(self, claim: Claim, ending: Ending, said: Said | None = None) -> None:
+        """
+        Keep how an owned turn ended, and events with it. Units that are still ``begun`` are ``failed`` from now on
+        where they are pure or a model's, and otherwise ``in_doubt``. A turn's webhook is due now.
+
+        Raises:
+            NotOwner
+        """
+
+    async def suspend(self, claim: Claim, unit: Unit | None = None, said: Said | None = None) -> None:
+        """
+        Give up an owned turn: it is ``queued``, and anybody may claim it; with ``unit``, it and that unit of it are
+        ``in_doubt``.
+
+        Raises:
+            NotOwner
+        """
+
+    # Turns, for whoever asks.
+
+    async def turn(self, turn_id: str) -> TurnRecord | None:
+        """The turn with this id, or None."""
+
+    async def find_turns(
+        self,
+        principal: str | None,
+        states: Collection[TurnState],
+        limit: int,
+        before: tuple[int, str] | None,
+    ) -> list[TurnRecord]:
+        """
+        Turns in one of ``states``, latest accepted first, of everybody where ``principal`` is None; without messages.
+
+        ``before`` is the acceptance time and id of the last one seen, and None starts at the latest.
+        """
+
+    async def units(self, turn_id: str) -> list[Unit]:
+        """The turn's units in the order in which they began."""
+
+    async def said(self, turn_id: str, after: int) -> list[Said]:
+        """What was kept of the turn's events, in order, beginning with the part that holds the one after ``after``."""
+
+    async def cancel(self, turn_id: str) -> bool:
+        """Ask for a turn to be stopped; one in doubt can be claimed from now on. False where it has ended or is not."""
+
+    async def resolve(self, turn_id: str, kind: UnitKind, key: str, result: bytes | None, now_ns: int) -> bool:
+        """
+        Say what became of a unit in doubt: it is ``done`` with ``result``, or ``failed`` with None: it did not happen.
+
+        A turn in doubt with no further unit in doubt is ``queued``, and can be claimed. False where no such unit is in
+        doubt.
+        """
+
+    # Replicas.
+
+    async def beat(self, replica: str) -> None:
+        """Say that this replica lives, by the store's clock."""
+
+    async def claim(self, replica: str, agents: Collection[str], lease_s: float, limit: int) -> list[TurnRecord]:
+        """
+        Take over turns of ``agents`` that nobody owns, or whose owner's last beat is more than ``lease_s`` ago.
+
+        Each is taken by one replica only, with the next generation. The oldest ones first, at most ``limit``. One in
+        doubt is taken only if it is to be cancelled. Beats of the dead are forgotten.
+        """
+
+    async def leave(self, replica: str) -> None:
+        """Say that this replica is going: what it still owns can be claimed."""
+
+    # Webhooks of turns that ended.
+
+    async def take_webhooks(self, limit: int, lease_s: float) -> list[tuple[TurnRecord, int]]:
+        """Turns whose webhook is due, and how often it was tried; they are due again after ``lease_s`` seconds."""
+
+    async def webhook_told(self, turn_id: str, again_in_s: float | None) -> None:
+        """A webhook was tried: it is due again after so many seconds, or no more where None."""
+
+    # Conversations.
 
     async def sessions(self, principal: str, limit: int, before: tuple[int, str] | None) -> list[SessionSummary]:
         """
@@ -159,10 +176,29 @@ class Store(Protocol):
         """
 
     async def turns(self, principal: str, session_id: str, limit: int, before: int | None) -> list[TurnRecord] | None:
-        """The session's turns, latest first, numbered below ``before``; None where there is no such session."""
+        """
+        The session's turns, latest first, numbered below ``before``; None where there is no such session.
+
+        They come without ``messages``, which may be large.
+        """
 
     async def forget(self, principal: str, session_id: str) -> bool:
-        """Delete the session with its turns. False where there is no such session."""
+        """
+        Delete the session with its turns. False where there is no such session.
+
+        Raises:
+            SessionBusy: one of its turns has not ended. Nothing was deleted.
+        """
+
+    async def purge(self, before_ns: int, limit: int) -> int:
+        """
+        Forget units, events and keys of turns that ended before that wall-clock moment, of at most ``limit`` turns.
+
+        Returns:
+            How many turns were purged. The turns themselves stay until their session is deleted.
+        """
+
+    # API keys.
 
     async def add_key(self, key: StoredKey) -> None:
         """Keep a new API key. Where its id is known already, the key there stays as it is."""
@@ -172,42 +208,3 @@ class Store(Protocol):
 
     async def revoke_key(self, key_id: str, now_ns: int) -> bool:
         """Revoke a key; False where there is no such key. Revoking twice keeps the first time."""
-
-
-def fit_window(newest_first: Iterable[tuple[Past, int]], window_tokens: int) -> tuple[Past, ...]:
-    """
-    The turns that fit into ``window_tokens``, oldest first. The iterable gives each turn and its tokens.
-
-    Turns are taken whole, so that no tool result is parted from its call. One that is too large keeps its plain
-    exchange if that fits; the first that does not fit either ends the window. A window of 0 holds nothing.
-    """
-    kept: list[Past] = []
-    left = window_tokens
-    for past, tokens in newest_first:
-        if left <= 0:
-            break
-        plain = tokens_in(len(past.message) + len(past.reply))
-        if past.messages is not None and tokens <= left:
-            kept.append(past)
-            left -= tokens
-        elif plain <= left:
-            kept.append(msgspec.structs.replace(past, messages=None))
-            left -= plain
-        else:
-            break
-    return tuple(reversed(kept))
-
-
-def check_unicode(*texts: str | None) -> None:
-    """
-    Make sure that ``texts`` can be kept.
-
-    Raises:
-        Unprocessable: one of them holds half a surrogate pair, as a terminal or a careless JSON parser may make.
-    """
-    try:
-        for text in texts:
-            if text is not None:
-                text.encode()
-    except UnicodeEncodeError as error:
-        raise Unprocessable(NOT_UNICODE) from error

@@ -1,46 +1,69 @@
 """The embedded store: one SQLite file in WAL mode."""
 
-import os
-import re
+import asyncio
 import sqlite3
-from collections.abc import Iterator
-from contextlib import ExitStack
-from importlib import resources
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from holdfast.clock import token_hex
-from holdfast.errors import Misconfigured, StoreUnavailable
-from holdfast.events import Usage
-from holdfast.store.base import Conversation, Past, SessionSummary, StoredKey, TurnRecord, fit_window
+import msgspec
+
+from holdfast.clock import NS, Clock, token_hex
+from holdfast.errors import KeyReused, NotOwner, SessionBusy
+from holdfast.store.base import Hear, Heard
+from holdfast.store.records import (
+    Accepted,
+    Claim,
+    Ending,
+    NewTurn,
+    Past,
+    Said,
+    SessionSummary,
+    StoredKey,
+    TurnRecord,
+    TurnState,
+    Unit,
+    UnitKind,
+    check_unicode,
+    fit_window,
+)
+from holdfast.store.sqlite_file import Durability, complaints, connect, copy, named_statements
+from holdfast.store.sqlite_rows import (
+    Where,
+    ending_row,
+    fence,
+    key_of,
+    key_row,
+    new_turn,
+    new_turn_row,
+    newest_first,
+    turn_record,
+    unit_of,
+    unit_row,
+    where,
+)
 from holdfast.store.worker import Worker
 
-BUSY_S = 5.0
-"""Seconds to wait for another process that is writing to the same file."""
-
 _LATEST = (2**63 - 1, "")
-_PACKAGE = resources.files("holdfast.store")
 
-
-def _named_statements() -> dict[str, str]:
-    text = (_PACKAGE / "sql" / "sqlite.sql").read_text(encoding="utf-8")
-    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
-    return dict(zip(parts[::2], parts[1::2], strict=True))
-
-
-SQL = _named_statements()
+SQL = named_statements("sqlite")
 
 
 class SQLiteStore:
     """
-    Keeps everything in the SQLite file at ``path``, whose folder is made if missing.
+    Keeps everything in the SQLite file at ``path``, whose folder is made if missing. Several processes may share it.
 
-    A commit survives the end of the process, however it ends; a power cut may take the last ones with it.
+    A commit survives the end of the process, however it ends; with the durability ``power`` also a power cut, which
+    may otherwise take the last ones with it. ``clock`` says when a beat is too old; None takes the machine's.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    lasts = True
+
+    def __init__(self, path: str | Path, clock: Clock | None = None, durability: Durability = "process") -> None:
         self.path = Path(path)
-        self._worker = Worker(lambda: _connect(self.path))
+        self._clock = clock or Clock()
+        self._hear: Hear | None = None
+        self._worker = Worker(lambda: connect(self.path, durability))
 
     async def open(self) -> None:
         """
@@ -57,35 +80,220 @@ class SQLiteStore:
 
     async def ping(self) -> None:
         """See ``Store.ping``."""
-        await self._worker.run(lambda db: db.execute(SQL["ping"]).fetchone())
+        await self._fetch("ping")
 
-    async def recall(self, principal: str, session_id: str, window_tokens: int) -> Conversation:
-        """See ``Store.recall``."""
+    async def check(self) -> list[str]:
+        """
+        What is wrong with the database, a sentence each; nothing where all is well. Nobody else waits, and it need not
+        be open.
 
-        def job(db: sqlite3.Connection) -> Conversation:
-            found = db.execute(SQL["find_session"], (principal, session_id)).fetchone()
-            if found is None:
-                return Conversation(id=token_hex(8), turns=0, past=())
-            rows = db.execute(SQL["remembered"], (found[0],))
-            return Conversation(id=found[0], turns=found[1], past=fit_window(_remembered(rows), window_tokens))
+        Raises:
+            StoreUnavailable: there is no such file, or it cannot be opened.
+        """
+        return await asyncio.to_thread(complaints, self.path)
 
-        return await self._worker.run(job, writes=False)
+    async def backup(self, path: str | Path) -> None:
+        """
+        Copy the database to ``path`` as it is at one moment. Nobody else waits, and it need not be open.
 
-    async def record(self, turn: TurnRecord) -> None:
-        """See ``Store.record``."""
+        Raises:
+            Misconfigured: there is a file at ``path`` already, or none can be made there. Nothing was written.
+            StoreUnavailable: it could not be copied; nothing is left at ``path``.
+        """
+        await asyncio.to_thread(copy, self.path, Path(path))
+
+    def listen(self, hear: Hear | None) -> None:
+        """See ``Store.listen``."""
+        self._hear = hear
+
+    async def accept(self, turn: NewTurn, window_tokens: int) -> Accepted:
+        """See ``Store.accept``."""
+
+        def job(db: sqlite3.Connection) -> Accepted:
+            if turn.key is not None:
+                known = db.execute(SQL["turn_by_key"], (turn.principal, turn.key)).fetchone()
+                if known is not None:
+                    return _again(turn, turn_record(known))
+            session = db.execute(SQL["find_session"], (turn.principal, turn.session_id)).fetchone()
+            if session is None:
+                at, busy = (token_hex(8), 1), False
+                row = (at[0], turn.principal, turn.session_id, turn.accepted_ns, turn.accepted_ns)
+                db.execute(SQL["begin_session"], row)
+            else:
+                at = (session[0], session[1] + 1)
+                busy = _busy(db, at)
+                if busy and not turn.waits:
+                    raise SessionBusy
+                db.execute(SQL["continue_session"], (at[1], turn.accepted_ns, at[0]))
+            kept = new_turn(turn, at, "queued" if busy else "running")
+            db.execute(SQL["add_turn"], new_turn_row(kept))
+            return Accepted(kept, again=False, past=None if busy else _past(db, at, window_tokens))
+
+        return await self._worker.run(job)
+
+    async def start(self, claim: Claim, window_tokens: int) -> tuple[Past, ...] | None:
+        """See ``Store.start``."""
+
+        def job(db: sqlite3.Connection) -> tuple[Past, ...] | None:
+            owned = fence(claim)
+            at = owned[:2]
+            _, state = _owned(db, owned)
+            if _busy(db, at):
+                return None
+            if state != "running":
+                db.execute(SQL["run"], at)
+            return _past(db, at, window_tokens)
+
+        return await self._worker.run(job)
+
+    async def put_unit(self, claim: Claim, unit: Unit, said: Said | None = None) -> bool:
+        """See ``Store.put_unit``."""
+
+        def job(db: sqlite3.Connection) -> bool:
+            owned = fence(claim)
+            cancelled, _ = _owned(db, owned)
+            _put(db, owned[:2], unit, said)
+            return bool(cancelled)
+
+        return await self._worker.run(job)
+
+    async def end_turn(self, claim: Claim, ending: Ending, said: Said | None = None) -> None:
+        """See ``Store.end_turn``."""
+        now_ns = self._clock.wall_ns()
 
         def job(db: sqlite3.Connection) -> None:
-            if turn.number == 1:
-                begun = (turn.conversation_id, turn.principal, turn.session_id, turn.started_ns, turn.started_ns)
-                db.execute(SQL["begin_session"], begun)
-            else:
-                owner = (turn.conversation_id, turn.principal, turn.session_id)
-                moved = (turn.number, turn.started_ns, *owner, turn.number)
-                if not db.execute(SQL["continue_session"], moved).rowcount:
-                    raise StoreUnavailable(f"turn {turn.turn_id} does not follow the last one stored")
-            db.execute(SQL["add_turn"], _turn_row(turn))
+            owned = fence(claim)
+            if not db.execute(SQL["end_turn"], (*ending_row(ending, now_ns), *owned)).rowcount:
+                raise NotOwner
+            db.execute(SQL["end_units"], owned[:2])
+            _put(db, owned[:2], None, said)
 
-        await self._worker.run(job)
+        await self._worker.run(job, then=lambda _: self._tell(claim.turn_id, "ended"))
+
+    async def suspend(self, claim: Claim, unit: Unit | None = None, said: Said | None = None) -> None:
+        """See ``Store.suspend``."""
+        doubted = None if unit is None else msgspec.structs.replace(unit, state="in_doubt")
+        state: TurnState = "queued" if unit is None else "in_doubt"
+
+        def job(db: sqlite3.Connection) -> tuple[Heard, ...]:
+            owned = fence(claim)
+            cancelled, _ = _owned(db, owned)
+            db.execute(SQL["give_up"], (state, *owned[:2]))
+            _put(db, owned[:2], doubted, said)
+            return ("released",) if cancelled or unit is None else ()
+
+        await self._worker.run(job, then=lambda news: self._tell(claim.turn_id, *news))
+
+    async def turn(self, turn_id: str) -> TurnRecord | None:
+        """See ``Store.turn``."""
+        rows = await self._fetch("turn", *where(turn_id))
+        return turn_record(rows[0]) if rows else None
+
+    async def find_turns(
+        self,
+        principal: str | None,
+        states: Collection[TurnState],
+        limit: int,
+        before: tuple[int, str] | None,
+    ) -> list[TurnRecord]:
+        """See ``Store.find_turns``."""
+        wanted = (msgspec.json.encode(list(states)).decode(), *(before or _LATEST), limit)
+        if "ended" not in states:
+            rows = await self._fetch("find_open", principal, principal, *wanted)
+        elif principal is None:
+            rows = await self._fetch("find_any", *wanted)
+        else:
+            rows = await self._fetch("find_any_of", principal, *wanted)
+        return [turn_record(row) for row in rows]
+
+    async def units(self, turn_id: str) -> list[Unit]:
+        """See ``Store.units``."""
+        return [unit_of(row) for row in await self._fetch("units", *where(turn_id))]
+
+    async def said(self, turn_id: str, after: int) -> list[Said]:
+        """See ``Store.said``."""
+        return [Said(last, events) for last, events in await self._fetch("said", *where(turn_id), after)]
+
+    async def cancel(self, turn_id: str) -> bool:
+        """See ``Store.cancel``."""
+        at = where(turn_id)
+
+        def job(db: sqlite3.Connection) -> tuple[Heard, ...]:
+            found = db.execute(SQL["state"], at).fetchone()
+            if found is None or found[0] == "ended":
+                return ()
+            db.execute(SQL["cancel"], at)
+            return ("cancelled", "released") if found[0] == "in_doubt" else ("cancelled",)
+
+        news = await self._worker.run(job, then=lambda news: self._tell(turn_id, *news))
+        return news != ()
+
+    async def resolve(self, turn_id: str, kind: UnitKind, key: str, result: bytes | None, now_ns: int) -> bool:
+        """See ``Store.resolve``."""
+        at = where(turn_id)
+
+        def job(db: sqlite3.Connection) -> tuple[Heard, ...] | None:
+            row = ("failed" if result is None else "done", result, now_ns, *at, kind, key)
+            if not db.execute(SQL["resolve"], row).rowcount:
+                return None
+            return ("released",) if db.execute(SQL["release_resolved"], at).rowcount else ()
+
+        def tell(news: tuple[Heard, ...] | None) -> None:
+            self._tell(turn_id, *(news or ()))
+
+        return await self._worker.run(job, then=tell) is not None
+
+    async def beat(self, replica: str) -> None:
+        """See ``Store.beat``."""
+        await self._change("beat", replica, self._clock.wall_ns())
+
+    async def claim(self, replica: str, agents: Collection[str], lease_s: float, limit: int) -> list[TurnRecord]:
+        """See ``Store.claim``."""
+        check_unicode(replica, *agents)
+        oldest_ns = self._clock.wall_ns() - round(lease_s * NS)
+        able = msgspec.json.encode(list(agents)).decode()
+
+        def job(db: sqlite3.Connection) -> list[TurnRecord]:
+            db.execute(SQL["forget_dead"], (oldest_ns,))
+            claimed = [
+                msgspec.structs.replace(turn, state="queued", owner=replica, generation=turn.generation + 1)
+                for turn in map(turn_record, db.execute(SQL["free"], (able, limit)))
+            ]
+            rows = ((replica, turn.generation, turn.conversation_id, turn.number) for turn in claimed)
+            db.executemany(SQL["take"], rows)
+            return claimed
+
+        return await self._worker.run(job)
+
+    async def leave(self, replica: str) -> None:
+        """See ``Store.leave``."""
+
+        def job(db: sqlite3.Connection) -> list[str]:
+            db.execute(SQL["forget_replica"], (replica,))
+            return [turn_id for (turn_id,) in db.execute(SQL["release_all"], (replica,))]
+
+        def tell(released: list[str]) -> None:
+            for turn_id in released:
+                self._tell(turn_id, "released")
+
+        await self._worker.run(job, then=tell)
+
+    async def take_webhooks(self, limit: int, lease_s: float) -> list[tuple[TurnRecord, int]]:
+        """See ``Store.take_webhooks``."""
+        now_ns = self._clock.wall_ns()
+
+        def job(db: sqlite3.Connection) -> list[tuple[TurnRecord, int]]:
+            due = [(turn_record(row), tries) for tries, *row in db.execute(SQL["webhooks"], (now_ns, limit))]
+            again_ns = now_ns + round(lease_s * NS)
+            db.executemany(SQL["lease_webhook"], ((again_ns, turn.conversation_id, turn.number) for turn, _ in due))
+            return due
+
+        return await self._worker.run(job)
+
+    async def webhook_told(self, turn_id: str, again_in_s: float | None) -> None:
+        """See ``Store.webhook_told``."""
+        due_ns = None if again_in_s is None else self._clock.wall_ns() + round(again_in_s * NS)
+        await self._change("webhook_told", due_ns, *where(turn_id))
 
     async def sessions(self, principal: str, limit: int, before: tuple[int, str] | None) -> list[SessionSummary]:
         """See ``Store.sessions``."""
@@ -103,34 +311,41 @@ class SQLiteStore:
             if found is None:
                 return None
             rows = db.execute(SQL["turns"], (found[0], _LATEST[0] if before is None else before, limit))
-            return [_turn(found[0], principal, session_id, row) for row in rows]
+            return [turn_record(row) for row in rows]
 
         return await self._worker.run(job, writes=False)
 
     async def forget(self, principal: str, session_id: str) -> bool:
         """See ``Store.forget``."""
-        return await self._change("forget", principal, session_id)
+
+        def job(db: sqlite3.Connection) -> bool:
+            found = db.execute(SQL["find_session"], (principal, session_id)).fetchone()
+            if found is None:
+                return False
+            if _busy(db, (found[0], found[1] + 1)):
+                raise SessionBusy
+            return db.execute(SQL["forget"], (found[0],)).rowcount > 0
+
+        return await self._worker.run(job)
+
+    async def purge(self, before_ns: int, limit: int) -> int:
+        """See ``Store.purge``."""
+
+        def job(db: sqlite3.Connection) -> int:
+            old = db.execute(SQL["old"], (before_ns, limit)).fetchall()
+            for name in ("purge_units", "purge_said", "purge_turn"):
+                db.executemany(SQL[name], old)
+            return len(old)
+
+        return await self._worker.run(job)
 
     async def add_key(self, key: StoredKey) -> None:
         """See ``Store.add_key``."""
-        scopes = " ".join(key.scopes)
-        row = (key.id, key.principal, scopes, key.digest, key.created_ns, key.expires_ns, key.revoked_ns)
-        await self._change("add_key", *row)
+        await self._change("add_key", *key_row(key))
 
     async def keys(self) -> list[StoredKey]:
         """See ``Store.keys``."""
-        return [
-            StoredKey(
-                id=key_id,
-                principal=principal,
-                scopes=tuple(scopes.split()),
-                digest=digest,
-                created_ns=created,
-                expires_ns=expires,
-                revoked_ns=revoked,
-            )
-            for key_id, principal, scopes, digest, created, expires, revoked in await self._fetch("keys")
-        ]
+        return [key_of(row) for row in await self._fetch("keys")]
 
     async def revoke_key(self, key_id: str, now_ns: int) -> bool:
         """See ``Store.revoke_key``."""
@@ -142,109 +357,37 @@ class SQLiteStore:
     async def _change(self, name: str, *values: object) -> bool:
         return await self._worker.run(lambda db: db.execute(SQL[name], values).rowcount > 0)
 
-
-def _connect(path: Path) -> sqlite3.Connection:
-    with ExitStack() as on_failure:
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # Conversations are nobody else's to read.
-            # As an absolute path it is a file's, whatever it is called: SQLite gives `:memory:` a meaning of its own.
-            db = sqlite3.connect(path.absolute(), isolation_level=None, timeout=BUSY_S)
-            on_failure.callback(db.close)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.execute("PRAGMA foreign_keys = ON")
-            _migrate(db, path)
-        except (OSError, sqlite3.Error) as error:
-            raise Misconfigured(f"store.url: cannot use the database {path}: {error}") from error
-        on_failure.pop_all()
-    return db
+    def _tell(self, turn_id: str, *news: Heard) -> None:
+        if self._hear is not None:
+            for what in news:
+                self._hear(what, turn_id)
 
 
-def _migrate(db: sqlite3.Connection, path: Path) -> None:
-    """Bring the tables up to date. Numbered steps, forward only, all in one transaction."""
-    steps = sorted(entry.name for entry in (_PACKAGE / "migrations").iterdir() if entry.name.endswith(".sql"))
-    if _version(db) == len(steps):
-        return
-    db.execute("BEGIN IMMEDIATE")
-    version = _version(db)  # Asked again, now that nobody else can move it: two processes may open a new file at once.
-    if version > len(steps):
-        raise Misconfigured(f"store.url: {path} was made by a newer version of Holdfast (schema {version})")
-    for number, name in enumerate(steps[version:], version + 1):
-        for statement in _statements((_PACKAGE / "migrations" / name).read_text(encoding="utf-8")):
-            db.execute(statement)
-        db.execute(f"PRAGMA user_version = {number}")
-    db.execute("COMMIT")
+def _again(asked: NewTurn, known: TurnRecord) -> Accepted:
+    if asked.digest != known.digest:
+        raise KeyReused
+    return Accepted(known, again=True, past=None)
 
 
-def _version(db: sqlite3.Connection) -> int:
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    return int(version)
+def _owned(db: sqlite3.Connection, owned: tuple[str, int, str, int]) -> Any:
+    found = db.execute(SQL["owned"], owned).fetchone()
+    if found is None:
+        raise NotOwner
+    return found
 
 
-def _statements(script: str) -> Iterator[str]:
-    """The script's statements, one by one: ``executescript`` would commit the transaction it is run in."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
+def _busy(db: sqlite3.Connection, at: Where) -> bool:
+    return bool(db.execute(SQL["busy"], at).fetchone()[0])
 
 
-def _remembered(rows: sqlite3.Cursor) -> Iterator[tuple[Past, int]]:
-    for message, reply, form, messages, tokens in rows:
-        yield Past(message=message, reply=reply, format=form, messages=messages), tokens
+def _past(db: sqlite3.Connection, at: Where, window_tokens: int) -> tuple[Past, ...]:
+    if at[1] == 1 or window_tokens <= 0:
+        return ()
+    return fit_window(newest_first(db.execute(SQL["past"], at)), window_tokens)
 
 
-def _turn_row(turn: TurnRecord) -> tuple[object, ...]:
-    usage = turn.usage
-    return (
-        turn.conversation_id,
-        turn.number,
-        turn.agent,
-        turn.trace_id,
-        turn.request_id,
-        turn.source_ip,
-        turn.message,
-        turn.reply,
-        turn.outcome,
-        turn.error,
-        usage.model_calls,
-        usage.tool_calls,
-        usage.input_tokens,
-        usage.output_tokens,
-        turn.format,
-        turn.messages,
-        turn.tokens,
-        turn.started_ns,
-        turn.duration_ns,
-    )
-
-
-def _turn(conversation_id: str, principal: str, session_id: str, row: Any) -> TurnRecord:
-    number, agent, trace_id, request_id, source_ip, message, reply, outcome, error, *rest = row
-    model_calls, tool_calls, input_tokens, output_tokens, form, messages, tokens, started_ns, duration_ns = rest
-    return TurnRecord(
-        turn_id=f"{conversation_id}-{number}",
-        conversation_id=conversation_id,
-        number=number,
-        principal=principal,
-        session_id=session_id,
-        agent=agent,
-        trace_id=trace_id,
-        request_id=request_id,
-        source_ip=source_ip,
-        message=message,
-        reply=reply,
-        outcome=outcome,
-        error=error,
-        usage=Usage(
-            model_calls=model_calls, tool_calls=tool_calls, input_tokens=input_tokens, output_tokens=output_tokens
-        ),
-        format=form,
-        messages=messages,
-        tokens=tokens,
-        started_ns=started_ns,
-        duration_ns=duration_ns,
-    )
+def _put(db: sqlite3.Connection, at: Where, unit: Unit | None, said: Said | None) -> None:
+    if unit is not None:
+        db.execute(SQL["put_unit"], unit_row(at, unit))
+    if said is not None:
+        db.execute(SQL["put_said"], (*at, said.last, said.events))

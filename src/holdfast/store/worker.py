@@ -2,8 +2,8 @@
 One thread that owns one SQLite connection, and commits in groups.
 
 Jobs run in the order they were asked for. Those that have gathered while the last group was being committed share the
-next commit, so that many turns pay for one write to disk; each runs in a savepoint of its own, so that one that fails
-takes no other with it. A caller hears of its job after the commit.
+next commit, so that many turns pay for one write to disk; each of several runs in a savepoint of its own, so that one
+that fails takes no other with it. A caller hears of its job after the commit.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from holdfast.errors import HoldfastError, StoreUnavailable, Unprocessable
-from holdfast.store.base import NOT_UNICODE
+from holdfast.store.records import NOT_UNICODE
 
 T = TypeVar("T")
 
@@ -30,6 +30,7 @@ class _Job(NamedTuple):
     run: Callable[[sqlite3.Connection], Any]
     done: asyncio.Future[Any]
     writes: bool
+    then: Callable[[Any], object] | None
 
 
 _Jobs = queue.SimpleQueue[_Job | None]
@@ -81,7 +82,9 @@ class Worker:
             if not self._closed.done():
                 raise StoreUnavailable(f"the database did not close within {CLOSE_S:g} s")
 
-    async def run(self, job: Callable[[sqlite3.Connection], T], *, writes: bool = True) -> T:
+    async def run(
+        self, job: Callable[[sqlite3.Connection], T], *, writes: bool = True, then: Callable[[T], object] | None = None
+    ) -> T:
         """
         Run ``job`` on the database's thread, within a transaction that is committed before this returns.
 
@@ -90,6 +93,7 @@ class Worker:
         Args:
             job: What to do with the connection.
             writes: False for a job that only reads: it takes no lock that another process might wait for.
+            then: Given the job's result on the event loop, once it is committed, whether or not the caller still waits.
 
         Raises:
             StoreUnavailable: the database refused, or is closed; nothing of the job was kept.
@@ -98,7 +102,7 @@ class Worker:
         if self._jobs is None:
             raise StoreUnavailable("the database is closed")
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(job, done, writes))
+        self._jobs.put(_Job(job, done, writes, then))
         return await done
 
     def _main(
@@ -107,48 +111,46 @@ class Worker:
         try:
             connection = self._connect()
         except Exception as error:  # noqa: BLE001 - handed to the one who waits for the database to open
-            _tell(loop, [(opened, None, error)])
+            _tell(loop, [(opened, None, error, None)])
             return
-        _tell(loop, [(opened, None, None)])
+        _tell(loop, [(opened, None, None, None)])
         stopping = False
         while not stopping:
             group, stopping = _next_group(jobs)
             if group:
                 _tell(loop, _run_group(connection, group))
         connection.close()
-        _tell(loop, [(closed, None, None)])
+        _tell(loop, [(closed, None, None, None)])
 
 
 def _next_group(jobs: _Jobs) -> tuple[list[_Job], bool]:
     """The jobs there are, after waiting for the first one; and whether they are the last."""
     group: list[_Job] = []
-    job = jobs.get()
-    while job is not None:
+    while (job := jobs.get()) is not None:
         group.append(job)
-        if len(group) == MAX_GROUP:
-            return group, False
-        try:
-            job = jobs.get_nowait()
-        except queue.Empty:
+        if len(group) == MAX_GROUP or jobs.empty():  # Only this thread takes from it: what is there stays there.
             return group, False
     return group, True
 
 
-_Told = tuple[asyncio.Future[Any], Any, Exception | None]
+_Told = tuple[asyncio.Future[Any], Any, Exception | None, Callable[[Any], object] | None]
 
 
 def _run_group(connection: sqlite3.Connection, group: list[_Job]) -> list[_Told]:
-    told: list[_Told] = []
     # Two processes may share the file: a transaction that reads first, and then writes, may come too late.
     begin = "BEGIN IMMEDIATE" if any(job.writes for job in group) else "BEGIN"
+    told: list[_Told]
     try:
         connection.execute(begin)
-        told.extend(_run_one(connection, job) for job in group)
+        if len(group) == 1:
+            told = [(group[0].done, group[0].run(connection), None, group[0].then)]
+        else:
+            told = [_run_one(connection, job) for job in group]
         connection.execute("COMMIT")
     except Exception as error:  # noqa: BLE001 - handed to those who wait; the thread must outlive it
         with suppress(sqlite3.Error):  # SQLite rolls some failures back by itself.
             connection.execute("ROLLBACK")
-        return [(job.done, None, _as_ours(error)) for job in group]
+        return [(job.done, None, _as_ours(error), None) for job in group]
     return told
 
 
@@ -164,7 +166,7 @@ def _run_one(connection: sqlite3.Connection, job: _Job) -> _Told:
         connection.execute("ROLLBACK TO job")
         error = _as_ours(raised)
     connection.execute("RELEASE job")
-    return job.done, result, error
+    return job.done, result, error, job.then
 
 
 def _as_ours(error: Exception) -> Exception:
@@ -182,7 +184,9 @@ def _as_ours(error: Exception) -> Exception:
 
 def _tell(loop: asyncio.AbstractEventLoop, told: list[_Told]) -> None:
     def settle() -> None:
-        for done, result, error in told:
+        for done, result, error, then in told:
+            if then is not None and error is None:
+                then(result)
             if done.done():
                 continue
             if error is None:
