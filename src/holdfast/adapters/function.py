@@ -8,12 +8,19 @@ It reaches models and tools through the turn it is given, and so through the gua
         return await turn.model(f"Answer from these: {hits}")
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import lru_cache
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from holdfast.errors import AgentFailed
 from holdfast.guard import Attempt, Guard, ModelKey
+from holdfast.journal import Codec, JsonCodec, canonical, declared_effect, digest_of, inside
 from holdfast.store import Past, tokens_in
 from holdfast.turn import Reply, Turn
 
@@ -40,7 +47,7 @@ class FunctionTurn:
     def __init__(self, turn: Turn, ask_model: AskModel) -> None:
         self._turn = turn
         self._ask_model = ask_model
-        self._tool_calls = 0
+        self._calls: Counter[str] = Counter()
         self.message = turn.message
         self.past: Sequence[Past] = turn.past
         self.principal = turn.principal
@@ -62,19 +69,99 @@ class FunctionTurn:
         """
         return await self._ask_model(self._turn, self.message if prompt is None else prompt, instructions)
 
-    async def call_model(self, provider: str, model: str, call: Callable[[Attempt], Awaitable[T]]) -> T:
-        """Make one attempt at a call to any model by any client: ``call`` sends it, and says what it used."""
-        return await self.guard.model(ModelKey(provider, model), None, call)
+    async def call_model(
+        self, provider: str, model: str, call: Callable[[Attempt], Awaitable[T]], *, request: object = None
+    ) -> T:
+        """
+        Make one attempt at a call to any model by any client: ``call`` sends it, and says what it used.
+
+        Where the turn is run again after its server died, the answer is given again and nothing is sent, if the answer
+        is plain JSON, or of the type that ``call`` is annotated to return. Otherwise the model is asked again.
+
+        Args:
+            provider: Whose model it is.
+            model: Its name.
+            call: Sends the request.
+            request: What is asked, in anything that JSON can hold, to tell calls apart that are made at the same time;
+                None tells them apart by their order.
+        """
+        codec = codec_of(call)
+
+        async def send(attempt: Attempt) -> T:
+            if attempt.before is not None:
+                return codec.decode(attempt.before)  # type: ignore[no-any-return]  # it is what `call` returned before
+            answer = await call(attempt)
+            with suppress(Exception):  # What can be kept is another matter than what was answered.
+                kept = codec.encode(answer)
+                if codec.decode(kept) == answer:
+                    attempt.answer = kept
+            return answer
+
+        asked = digest_of(provider.encode(), model.encode(), canonical(request))
+        return await self.guard.model(ModelKey(provider, model), None, send, asked)
 
     async def tool(self, tool: Callable[..., Awaitable[T]], **args: Any) -> T:
-        """Call ``tool`` with ``args``, through the guard and under its own name."""
-        self._tool_calls += 1
-        call_id = f"call-{self._tool_calls}"
-        return await self.guard.tool(getattr(tool, "__name__", "tool"), args, call_id, lambda: tool(**args))
+        """
+        Call ``tool`` with ``args``, through the guard and under its own name.
+
+        Where the turn is run again after its server died, a call that ended before is not made: it returns what it
+        returned, as JSON unless ``tool`` is annotated with a type that Pydantic can make of that. Declare with
+        ``holdfast.effect`` what becomes of one that was under way.
+        """
+        name = getattr(tool, "__name__", "tool")
+        call_id = f"{name}-{digest_of(canonical(args)).hex()[:8]}"
+        place = f"{inside.get()}/{call_id}"
+        self._calls[place] += 1
+        if self._calls[place] > 1:
+            call_id = f"{call_id}-{self._calls[place]}"
+        return await self.guard.tool(
+            name, args, call_id, lambda: tool(**args), declared=declared_effect(tool), codec=codec_of(tool)
+        )
 
     def say(self, text: str) -> None:
         """Show the one who watches a little more of the answer, before the whole of it is returned."""
         self._turn.say(text)
+
+
+class TypedCodec(JsonCodec):
+    """Results of one type. One that is not of that type is kept, and given again, as plain JSON."""
+
+    def __init__(self, adapter: TypeAdapter[Any]) -> None:
+        self._adapter = adapter
+
+    def encode(self, result: Any) -> bytes:
+        """See ``Codec.encode``."""
+        with suppress(ValueError):
+            return self._adapter.dump_json(result, warnings="error", by_alias=True)
+        return super().encode(result)
+
+    def decode(self, kept: bytes) -> Any:
+        """See ``Codec.decode``."""
+        with suppress(ValidationError):
+            return self._adapter.validate_json(kept)
+        return super().decode(kept)
+
+
+_PLAIN = JsonCodec()
+
+
+def codec_of(function: Callable[..., Awaitable[Any]]) -> Codec:
+    """How what ``function`` returns is kept: as its annotation says, where it has one that Pydantic knows."""
+    with suppress(Exception):  # Annotations may name what cannot be found, or cannot be hashed.
+        return _codec_for(get_type_hints(function)["return"])
+    return _PLAIN
+
+
+@lru_cache(maxsize=256)
+def _codec_for(returned: Any) -> Codec:
+    try:
+        adapter = TypeAdapter(returned, config=ConfigDict(ser_json_bytes="base64", val_json_bytes="base64"))
+    except PydanticUserError:  # It has a configuration of its own, or no schema.
+        try:
+            adapter = TypeAdapter(returned)
+        except PydanticUserError:
+            return _PLAIN
+    return TypedCodec(adapter)
 
 
 Handler = Callable[[FunctionTurn], Awaitable[str]]

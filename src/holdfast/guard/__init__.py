@@ -12,6 +12,7 @@ from holdfast.guard.policies import NOBODY, Policies, Who
 from holdfast.guard.sharing import Sharing
 from holdfast.guard.spec import GuardSpec, ToolLimits
 from holdfast.guard.tool import ToolCrossing
+from holdfast.journal import UNKEPT, Unkept
 
 
 class Guard:
@@ -25,9 +26,9 @@ class Guard:
 
     __slots__ = ("model", "tool")
 
-    def __init__(self, policies: Policies, emit: Emit, who: Who = NOBODY) -> None:
-        self.model = ModelCrossing(policies, emit, who)
-        self.tool = ToolCrossing(policies, emit, who)
+    def __init__(self, policies: Policies, emit: Emit, who: Who = NOBODY, book: Unkept = UNKEPT) -> None:
+        self.model = ModelCrossing(policies, emit, who, book)
+        self.tool = ToolCrossing(policies, emit, who, book)
 
     def usage(self) -> Usage:
         """What the turn has used so far, calls that failed included."""

@@ -1,8 +1,9 @@
 """
 The model crossing: what every attempt at a model call passes through, in order.
 
-    tell that it starts ▸ deadline ▸ breaker ▸ rate ▸ bulkhead ▸ time limit ▸ the call ▸ count what it used ▸
-    leave the policies with how it ended ▸ tell how it ended ▸ again, if it failed and that may help
+    deadline ▸ what the journal knows of it ▸ tell that it starts ▸ breaker ▸ rate ▸ bulkhead ▸ keep that it begins ▸
+    time limit ▸ the call ▸ count what it used ▸ leave the policies with how it ended ▸ tell how it ended ▸
+    keep how it ended ▸ again, if it failed and that may help
 """
 
 import asyncio
@@ -12,9 +13,10 @@ from typing import NamedTuple, TypeVar
 
 from holdfast.clock import NS, Clock
 from holdfast.errors import AttemptTimedOut, DeadlineExceeded, Refused, TimedOut
-from holdfast.events import Emit, FallbackUsed, ModelFinished, ModelStarted
+from holdfast.events import Emit, FallbackUsed, ModelFinished, ModelStarted, Usage
 from holdfast.guard.policies import Policies, Who
 from holdfast.guard.status import OK, Ending, ending_of
+from holdfast.journal import JSON, PURE, STOPS, UNKEPT, Asked, Entry, Unkept
 from holdfast.resilience import (
     ENDED_WELL,
     NOT_YET,
@@ -51,6 +53,11 @@ class ModelKey(NamedTuple):
     elsewhere: bool = False
     standby: bool = False
 
+    @property
+    def target(self) -> str:
+        """The model and the credential in one word, as circuits are named."""
+        return f"{self.provider}:{self.model}@{self.credential}" if self.credential else f"{self.provider}:{self.model}"
+
 
 class Degraded(NamedTuple):
     """Who answered in place of the model that was meant to, and the class of failure that made it so."""
@@ -68,26 +75,63 @@ class Attempt:
         first_token_ns: When the first token came, on the guard's clock; None until then and for unstreamed answers.
         input_tokens: As the provider counted them, as far as it said.
         output_tokens: The same for the answer.
+        cache_read_tokens, cache_write_tokens: How many of the input it read from its cache, and wrote to it.
+        reasoning_tokens: How many of the output were reasoning.
+        before: What the call answered when the turn was run before, encoded: then nothing is sent, and this is the
+            answer. None where it is to be sent.
+        answer: What it answers, encoded for the journal by whoever sent it; None where it is not to be kept.
     """
 
-    __slots__ = ("_clock", "first_token_ns", "input_tokens", "output_tokens", "started_ns")
+    __slots__ = (
+        "_clock",
+        "answer",
+        "before",
+        "cache_read_tokens",
+        "cache_write_tokens",
+        "first_token_ns",
+        "input_tokens",
+        "output_tokens",
+        "reasoning_tokens",
+        "started_ns",
+    )
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, before: bytes | None = None) -> None:
         self._clock = clock
         self.started_ns = clock.now()
         self.first_token_ns: int | None = None
-        self.input_tokens = 0
-        self.output_tokens = 0
+        self.before = before
+        self.answer: bytes | None = None
+        self.used(0, 0)
 
     def first_token(self) -> None:
         """Something of the answer has arrived. Calling it again changes nothing."""
         if self.first_token_ns is None:
             self.first_token_ns = self._clock.now()
 
-    def used(self, input_tokens: int, output_tokens: int) -> None:
-        """What the provider says the attempt used so far: the latest call wins."""
+    def used(
+        self,
+        input_tokens: int,
+        output_tokens: int,
+        *,
+        cache_read_tokens: int = 0,
+        cache_write_tokens: int = 0,
+        reasoning_tokens: int = 0,
+    ) -> None:
+        """
+        What the provider says the attempt used so far: the latest call wins.
+
+        Args:
+            input_tokens: All of them, those of its cache too.
+            output_tokens: All of them, reasoning too.
+            cache_read_tokens: How many of the input it read from its cache.
+            cache_write_tokens: How many of the input it wrote to its cache.
+            reasoning_tokens: How many of the output were reasoning.
+        """
         self.input_tokens = input_tokens
         self.output_tokens = output_tokens
+        self.cache_read_tokens = cache_read_tokens
+        self.cache_write_tokens = cache_write_tokens
+        self.reasoning_tokens = reasoning_tokens
 
 
 class ModelCrossing:
@@ -98,6 +142,7 @@ class ModelCrossing:
         calls: Attempts that were sent.
         latest_model: The model of the latest attempt, or None before the first.
         degraded: Who answered the latest call that was answered, if it was not the model that was meant to.
+        known: Whether the latest call was answered by the journal, so that nobody need be told of it again.
         input_tokens: Sum over the attempts that ended.
         output_tokens: Sum over the attempts that ended.
     """
@@ -105,6 +150,7 @@ class ModelCrossing:
     __slots__ = (
         "_attempts",
         "_because",
+        "_book",
         "_clock",
         "_emit",
         "_failed",
@@ -117,13 +163,15 @@ class ModelCrossing:
         "calls",
         "degraded",
         "input_tokens",
+        "known",
         "latest_model",
         "output_tokens",
     )
 
-    def __init__(self, policies: Policies, emit: Emit, who: Who) -> None:
+    def __init__(self, policies: Policies, emit: Emit, who: Who, book: Unkept = UNKEPT) -> None:
         self._spec = policies.spec
         self._clock = policies.clock
+        self._book = book
         self._pipeline = policies.model
         self._emit = emit
         self._who = who
@@ -136,37 +184,50 @@ class ModelCrossing:
         self.calls = 0
         self.latest_model: str | None = None
         self.degraded: Degraded | None = None
+        self.known = False
         self.input_tokens = 0
         self.output_tokens = 0
 
-    async def __call__(self, key: ModelKey, estimate: int | None, call: Callable[[Attempt], Awaitable[T]]) -> T:
+    async def __call__(
+        self, key: ModelKey, estimate: int | None, call: Callable[[Attempt], Awaitable[T]], request: bytes = b""
+    ) -> T:
         """
         Make a model call, again where that may help.
 
         Args:
             key: Which model.
             estimate: Tokens the request is thought to need, or None where nobody knows.
-            call: Sends the request. It is handed the attempt, to say what was used.
+            call: Sends the request, unless the attempt knows the answer from ``before``. It is handed the attempt, to
+                say what was used, and to leave its ``answer`` for the journal.
+            request: Digest of what is asked, the same whenever the agent asks for this; empty for a call that is made
+                whenever it is asked for.
 
         Raises:
             DeadlineExceeded: the turn had no time left; nothing was sent.
             Refused: a breaker, rate limit or bulkhead said no; nothing was sent by this attempt.
+            Diverged, HandedOver, NotOwner: the turn must not go on here; nothing was sent.
+            StoreUnavailable: the journal could not keep the call.
             AttemptTimedOut: the last attempt took longer than ``model_s`` and was cancelled; it may have been billed.
             Exception: whatever ``call`` raised the last time.
         """
         while True:
             try:
-                return await self._once(key, estimate, call)
+                return await self._once(key, estimate, call, request)
             except Exception as error:
                 if not await self.again(key, error):
                     raise
 
-    async def _once(self, key: ModelKey, estimate: int | None, call: Callable[[Attempt], Awaitable[T]]) -> T:
+    async def _once(
+        self, key: ModelKey, estimate: int | None, call: Callable[[Attempt], Awaitable[T]], request: bytes
+    ) -> T:
         limit_s = self._spec.model_s
-        async with self._attempt(key, estimate, limit_s) as attempt, within(self._clock, limit_s, self._too_slow):
+        async with (
+            self._attempt(key, estimate, limit_s, request) as attempt,
+            within(self._clock, limit_s, self._too_slow),
+        ):
             return await call(attempt)
 
-    def stream(self, key: ModelKey, estimate: int | None) -> AbstractAsyncContextManager[Attempt]:
+    def stream(self, key: ModelKey, estimate: int | None, request: bytes = b"") -> AbstractAsyncContextManager[Attempt]:
         """
         Make one attempt at a streamed model call: the block opens the stream, reads it and closes it.
 
@@ -174,11 +235,11 @@ class ModelCrossing:
         when for its own reader. Arguments and errors are those of an unstreamed attempt. Whoever makes it asks
         ``again`` after a failure before the first token; afterwards nothing may be made again.
         """
-        return self._attempt(key, estimate, min(self.stream_limits()))
+        return self._attempt(key, estimate, min(self.stream_limits()), request)
 
     async def again(self, key: ModelKey, error: Exception) -> bool:
         """Whether the call that has just failed is to be made again, at the same model; True only after the wait."""
-        attempt = self._failed.pop(_target(key), None)
+        attempt = self._failed.pop(key.target, None)
         if attempt is None or not await self._pipeline.again(attempt, error):
             return False
         self._next[attempt.call.target] = attempt.number + 1
@@ -195,21 +256,55 @@ class ModelCrossing:
         return self._failure is not None and TREATMENTS[self._failure].fallback and (left is None or left > 0)
 
     @asynccontextmanager
-    async def _attempt(self, key: ModelKey, estimate: int | None, silent_s: float) -> AsyncIterator[Attempt]:
-        """The way of every attempt; ``silent_s`` is how long it may take until something of its answer has come."""
+    async def _attempt(
+        self, key: ModelKey, estimate: int | None, silent_s: float, request: bytes
+    ) -> AsyncIterator[Attempt]:
+        """The way of every attempt, from and to the journal."""
         left = remaining_s(self._clock)
         if left is not None and left <= 0:
             raise DeadlineExceeded
+        book = self._book if request else UNKEPT
+        entry = await book.open(Asked("model", key.model, request.hex(), request, PURE, JSON))
+        self.known = entry.result is not None
+        if self.known:
+            yield self._answered_before(entry)
+            return
+        attempt: Attempt | None = None
+        try:
+            async with self._sent(key, estimate, silent_s, entry) as attempt:
+                yield attempt
+        except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, STOPS):
+                await entry.failed(b"", _usage(attempt))
+            else:
+                entry.cut_short()
+            raise
+        if attempt.answer is None:
+            await entry.failed(b"", _usage(attempt))  # Nobody could be given it again: it is asked for again.
+        else:
+            await entry.done(attempt.answer, _usage(attempt))
+
+    def _answered_before(self, entry: Entry) -> Attempt:
+        self.calls += entry.usage.model_calls
+        self.input_tokens += entry.usage.input_tokens
+        self.output_tokens += entry.usage.output_tokens
+        self.latest_model = entry.name
+        return Attempt(self._clock, entry.result)
+
+    @asynccontextmanager
+    async def _sent(self, key: ModelKey, estimate: int | None, silent_s: float, entry: Entry) -> AsyncIterator[Attempt]:
+        """The way of an attempt that is sent; ``silent_s`` is how long it may take until some of its answer came."""
         self._attempts += 1
         number = self._attempts
         self.latest_model = key.model
         attempt = self._latest = Attempt(self._clock)
         asked_ns = attempt.started_ns
-        passage = self._pipeline.attempt(self._about(key, estimate), self._next.pop(_target(key), 1))
+        passage = self._pipeline.attempt(self._about(key, estimate), self._next.pop(key.target, 1))
         self._emit(ModelStarted(call=number, provider=key.provider, model=key.model))
         ending = OK
         try:
             await passage.enter()
+            await entry.begin()
             self.calls += 1
             attempt.started_ns = self._clock.now()
             model_sent(number)
@@ -240,6 +335,9 @@ class ModelCrossing:
                     first_token_s=None if first is None else (first - attempt.started_ns) / NS,
                     input_tokens=attempt.input_tokens,
                     output_tokens=attempt.output_tokens,
+                    cache_read_tokens=attempt.cache_read_tokens,
+                    cache_write_tokens=attempt.cache_write_tokens,
+                    reasoning_tokens=attempt.reasoning_tokens,
                     error=ending.error,
                 )
             )
@@ -292,7 +390,7 @@ class ModelCrossing:
 
     def _about(self, key: ModelKey, estimate: int | None) -> Call:
         return Call(
-            target=_target(key),
+            target=key.target,
             credential=f"{key.provider}@{key.credential}",
             user=self._who.user,
             agent=self._who.agent,
@@ -312,5 +410,7 @@ class ModelCrossing:
             passage.adjust(tokens=used)
 
 
-def _target(key: ModelKey) -> str:
-    return f"{key.provider}:{key.model}@{key.credential}" if key.credential else f"{key.provider}:{key.model}"
+def _usage(attempt: Attempt | None) -> Usage:
+    if attempt is None:
+        return Usage()
+    return Usage(model_calls=1, input_tokens=attempt.input_tokens, output_tokens=attempt.output_tokens)

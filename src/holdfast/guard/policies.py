@@ -17,6 +17,7 @@ from holdfast.clock import NS, Clock
 from holdfast.errors import Shed
 from holdfast.guard.sharing import Sharing
 from holdfast.guard.spec import GuardSpec
+from holdfast.journal import Declared
 from holdfast.resilience import (
     Adaptive,
     Breaker,
@@ -120,6 +121,24 @@ class Policies:
         """Seconds one call of ``tool`` may take."""
         own = self.spec.tools.get(tool)
         return self.spec.tool_s if own is None or own.timeout_s is None else own.timeout_s
+
+    def effect_of(self, tool: str) -> Declared | None:
+        """What the settings say that ``tool`` does to the world; None where they say nothing."""
+        own = self.spec.tools.get(tool)
+        return None if own is None or own.effect is None else Declared(own.effect)
+
+    def model_state(self, target: str, credential: str) -> str:
+        """
+        How the circuit of a model stands, or of the credential it is called with if that is worse.
+
+        One of ``closed``, ``open``, ``half_open``, ``forced_open``. Where circuits refuse nothing, all count as closed.
+        """
+        breaker = self.model.breaker
+        if breaker is None or self.spec.mode == "observe":
+            return "closed"
+        names = (f"{self.model.name}:{target}", f"{self.model.name}:{per.credential.__name__}:{credential}")
+        states = {view.state.value for view in breaker.views(self.clock.now()) if view.name in names}
+        return next((state for state in ("forced_open", "open", "half_open") if state in states), "closed")
 
     def _shed(self, refused: ShedRefused, priority: Priority) -> Shed:
         kind, wait_s = priority.name.lower(), refused.retry_after_ns / NS

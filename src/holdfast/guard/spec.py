@@ -8,6 +8,11 @@ from pydantic import BaseModel, Field
 class ToolLimits(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """One tool's own limits, in place of those for every tool; None leaves it at those."""
 
+    effect: Literal["pure", "idempotent", "once"] | None = None
+    """What becomes of a call that was under way when its server died: `pure` and `idempotent` ones are made again, the
+    latter with the same key; a `once` one waits for somebody to say whether it happened. None takes what the tool's own
+    code declares, or else `once`."""
+
     timeout_s: float | None = Field(None, gt=0, le=86_400)
     """Seconds one attempt at a call of this tool may take; None takes `tool_s`."""
 

@@ -1,12 +1,11 @@
 """
 The tool crossing: what every attempt at a tool call passes through, in order.
 
-    deadline ▸ tell that it starts ▸ breaker ▸ rate ▸ bulkhead ▸ time limit ▸ the call ▸
-    leave the policies with how it ended ▸ tell how it ended
+    deadline ▸ what the journal knows of it ▸ tell that it starts ▸ breaker ▸ rate ▸ bulkhead ▸ keep that it begins ▸
+    time limit ▸ the call ▸ leave the policies with how it ended ▸ tell how it ended ▸ keep how it ended
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,28 +15,29 @@ from holdfast.errors import AttemptTimedOut, DeadlineExceeded
 from holdfast.events import Emit, ToolFinished, ToolStarted
 from holdfast.guard.policies import Policies, Who
 from holdfast.guard.status import OK, ending_of
+from holdfast.journal import (
+    JSON,
+    ONCE,
+    STOPS,
+    UNKEPT,
+    Asked,
+    Codec,
+    Declared,
+    Entry,
+    Unkept,
+    canonical,
+    current_key,
+    digest_of,
+    encode_json,
+    inside,
+    unicode,
+)
 from holdfast.resilience import Call, remaining_s, within
 
 T = TypeVar("T")
 
 SHOWN_CHARS = 2_000
 """Characters of a tool's result that its event carries."""
-
-_encode = msgspec.json.Encoder(enc_hook=str).encode
-
-
-def _json(value: object) -> bytes:
-    """``value`` as JSON; what JSON cannot hold is told by its own ``str``, or else by its type."""
-    with suppress(Exception):  # What a tool is given or returns may raise anything when it is looked at.
-        return _encode(value)
-    with suppress(Exception):
-        return _encode(_unicode(str(value)))
-    return _encode(f"<{type(value).__name__}>")
-
-
-def _unicode(text: str) -> str:
-    """``text`` as UTF-8 can hold it: half a surrogate pair becomes a question mark."""
-    return text.encode(errors="replace").decode()
 
 
 class ToolCrossing:
@@ -48,47 +48,86 @@ class ToolCrossing:
         calls: Tool calls that were started.
     """
 
-    __slots__ = ("_clock", "_emit", "_policies", "_who", "calls")
+    __slots__ = ("_book", "_clock", "_emit", "_policies", "_who", "calls")
 
-    def __init__(self, policies: Policies, emit: Emit, who: Who) -> None:
+    def __init__(self, policies: Policies, emit: Emit, who: Who, book: Unkept = UNKEPT) -> None:
         self._policies = policies
         self._clock = policies.clock
         self._emit = emit
         self._who = who
+        self._book = book
         self.calls = 0
 
-    async def __call__(self, name: str, args: Mapping[str, Any], call_id: str, call: Callable[[], Awaitable[T]]) -> T:
+    async def __call__(
+        self,
+        name: str,
+        args: Mapping[str, Any],
+        call_id: str,
+        call: Callable[[], Awaitable[T]],
+        *,
+        declared: Declared | None = None,
+        codec: Codec = JSON,
+    ) -> T:
         """
-        Make one attempt at a tool call.
+        Make one attempt at a tool call; one that the journal knows the end of is not made again.
 
         Args:
             name: The tool's name, as registered.
             args: Its arguments, checked already.
             call_id: Names this call within the turn; the framework's own id where it has one.
             call: Runs the tool.
+            declared: What the tool does to the world, where its own code says so; settings go before it.
+            codec: How what it returns and raises is kept.
 
         Raises:
             DeadlineExceeded: the turn had no time left; the tool was not run.
             Refused: a breaker, rate limit or bulkhead said no; the tool was not run.
             AttemptTimedOut: the tool took longer than it may and was cancelled; its effect may have happened.
+            InDoubt, Diverged, HandedOver, NotOwner: the turn must not go on here; the tool was not run.
+            StoreUnavailable: the journal could not keep the call. It was not run, or what it returned is not known.
             Exception: whatever ``call`` raised.
         """
         left = remaining_s(self._clock)
         if left is not None and left <= 0:
             raise DeadlineExceeded
+        sent, request = encode_json(dict(args)), digest_of(name.encode(), canonical(dict(args)))
+        about = self._policies.effect_of(name) or declared or ONCE
+        entry = await self._book.open(Asked("tool", name, call_id, request, about, codec, sent))
+        if entry.result is not None or entry.failure is not None:
+            self.calls += 1
+            if entry.result is not None:
+                return codec.decode(entry.result)  # type: ignore[no-any-return]  # it is what `call` returned before
+            raise codec.decode_failure(entry.failure or b"")
+        self._emit(ToolStarted(call_id=call_id, tool=name, args=msgspec.Raw(sent)))
+        try:
+            result = await self._made(name, call_id, call, entry)
+        except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, STOPS):
+                await entry.failed(codec.encode_failure(error))
+            else:
+                entry.cut_short()
+            raise
+        await entry.done(codec.encode(result))
+        return result
+
+    async def _made(self, name: str, call_id: str, call: Callable[[], Awaitable[T]], entry: Entry) -> T:
+        """The call itself, through the policies."""
         started = self._clock.now()
-        self._emit(ToolStarted(call_id=call_id, tool=name, args=msgspec.Raw(_json(dict(args)))))
         ending = OK
         shown = ""
         try:
             about = Call(tool=name, user=self._who.user, agent=self._who.agent)
             limit_s = self._policies.tool_s(name)
-            async with (
-                self._policies.tool.guard(about),
-                within(self._clock, limit_s, lambda: self._too_slow(name, limit_s)),
-            ):
-                self.calls += 1
-                result = await call()
+            async with self._policies.tool.guard(about):
+                await entry.begin()
+                above, key = inside.set(entry.path), current_key.set(entry.key)
+                try:
+                    async with within(self._clock, limit_s, lambda: self._too_slow(name, limit_s)):
+                        self.calls += 1
+                        result = await call()
+                finally:
+                    inside.reset(above)
+                    current_key.reset(key)
             shown = _shown(result)
             return result
         except BaseException as raised:
@@ -112,5 +151,5 @@ class ToolCrossing:
 
 
 def _shown(result: object) -> str:
-    text = result if isinstance(result, str) else _json(result).decode()
-    return _unicode(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…")
+    text = result if isinstance(result, str) else encode_json(result).decode()
+    return unicode(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…")

@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from holdfast.journal.effects import effect
 from holdfast.tools.error import ToolError
 
 MAX_CHARS = 1_000
@@ -98,6 +99,7 @@ _TOKEN = re.compile(
 )
 
 
+@effect("pure")
 async def calculate(expression: str) -> dict[str, Any]:
     """
     Work out an arithmetic expression.

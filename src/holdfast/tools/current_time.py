@@ -6,12 +6,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from holdfast.clock import NS, Clock
+from holdfast.journal.effects import effect
 from holdfast.tools.error import ToolError
 
 
 def bind(clock: Clock) -> Callable[..., Awaitable[dict[str, Any]]]:
     """The tool, reading the time from ``clock``."""
 
+    @effect("pure")
     async def current_time(timezone: str = "UTC") -> dict[str, Any]:
         """
         Tell the current date and time.

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from holdfast.journal.effects import effect
 from holdfast.tools.error import ToolError
 from holdfast.tools.sandbox import Parts, Sandbox, cannot_read
 
@@ -13,6 +14,7 @@ from holdfast.tools.sandbox import Parts, Sandbox, cannot_read
 def bind(sandbox: Sandbox, max_entries: int) -> Callable[..., Awaitable[dict[str, Any]]]:
     """The tool, for folders in ``sandbox``, telling at most ``max_entries`` of one."""
 
+    @effect("pure")
     async def list_directory(path: str = ".") -> dict[str, Any]:
         """
         List the files and folders in a folder.

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from holdfast.journal.effects import effect
 from holdfast.tools.error import ToolError
 from holdfast.tools.sandbox import Sandbox, cannot_read
 
@@ -13,6 +14,7 @@ from holdfast.tools.sandbox import Sandbox, cannot_read
 def bind(sandbox: Sandbox, max_bytes: int) -> Callable[..., Awaitable[dict[str, Any]]]:
     """The tool, for files of at most ``max_bytes`` in ``sandbox``."""
 
+    @effect("pure")
     async def read_file(path: str) -> dict[str, Any]:
         """
         Read a text file.

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
+from holdfast.journal.effects import effect
 from holdfast.tools.error import ToolError
 
 MAX_CHARS = 100_000
@@ -20,6 +21,7 @@ _APPLY: dict[str, Callable[[str], str | int]] = {
 }
 
 
+@effect("pure")
 async def string_transform(text: str, operation: Operation) -> dict[str, Any]:
     """
     Change a text's case, trim or reverse it, or measure its length in characters.

@@ -97,6 +97,8 @@ class PydanticAgent:
 def _teller(turn: Turn) -> Callable[[RunContext[Any], AsyncIterable[AgentStreamEvent]], Any]:
     async def tell(_ctx: RunContext[Any], events: AsyncIterable[AgentStreamEvent]) -> None:
         async for event in events:
+            if turn.guard.model.known:
+                continue  # It was said when the turn was run before.
             match event:
                 case PartStartEvent(part=TextPart(content=text)):
                     turn.guard.model.first_token()

@@ -13,6 +13,7 @@ from pydantic_ai.exceptions import (
     FallbackExceptionGroup,
     ModelRetry,
     RetryModelRequest,
+    SkipToolExecution,
     ToolFailed,
     ToolRetryError,
 )
@@ -22,10 +23,12 @@ from pydantic_ai.run import AgentRunResult
 from pydantic_ai.settings import ModelSettings, merge_model_settings
 from pydantic_ai.tools import ToolDefinition
 
-from holdfast.adapters.pydantic_ai.model import GuardedModel, guard_model
+from holdfast.adapters.pydantic_ai.kept import TOOL
+from holdfast.adapters.pydantic_ai.model import GuardedModel, asker, guard_model
 from holdfast.adapters.pydantic_ai.translate import translate
-from holdfast.errors import AttemptTimedOut, Refused
+from holdfast.errors import AttemptTimedOut, Misconfigured, Refused
 from holdfast.guard import Guard, ambient
+from holdfast.journal import PURE, STOPS, Declared, declared_effect
 from holdfast.resilience import FailureClass
 from holdfast.tools import ToolError
 
@@ -68,13 +71,20 @@ class Crossings(AbstractCapability[Any]):
             known = self._guarded[id(model)] = GuardedOnce(model, guarded)
         return known.guarded
 
+    async def prepare_model_request(
+        self, ctx: RunContext[Any], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        """Remember which agent asks."""
+        asker.set((ctx.agent and ctx.agent.name) or "")
+        return request_context
+
     async def on_model_request_error(
         self, ctx: RunContext[Any], *, request_context: ModelRequestContext, error: Exception
     ) -> ModelResponse:
         """Ask again where that may help: the same model, if the guard says so after its wait, or else the next one."""
         del ctx
         guard, model = ambient.get(), request_context.model
-        if guard is None or isinstance(error, FallbackExceptionGroup):
+        if guard is None or isinstance(error, (FallbackExceptionGroup, *STOPS)):
             raise error
         served = model if isinstance(model, GuardedModel) else self.get_wrapper_model(model)
         known = translate(error)
@@ -98,17 +108,34 @@ class Crossings(AbstractCapability[Any]):
         args: dict[str, Any],
         handler: WrapToolExecuteHandler,
     ) -> Any:
-        """Run the tool through the guard. The model is told of a tool that could not do it, or not now or in time."""
-        del ctx, tool_def
+        """
+        Run the tool through the guard. The model is told of a tool that could not do it, or not now or in time.
+
+        Raises:
+            SkipToolExecution: the call was made before, with this result; Pydantic AI counts it and goes on.
+        """
         guard = ambient.get()
         if guard is None:
             return await handler(args)
+        made = False
+
+        async def make() -> Any:
+            nonlocal made
+            made = True
+            return await _answered(handler(args))
+
         try:
-            return await guard.tool(call.tool_name, args, call.tool_call_id, lambda: _answered(handler(args)))
+            declared = declared_of(ctx, tool_def)
+            result = await guard.tool(call.tool_name, args, call.tool_call_id, make, declared=declared, codec=TOOL)
+        except STOPS:
+            raise
         except ToolError as error:
             raise ToolFailed(str(error)) from error
         except (AttemptTimedOut, Refused) as error:
             raise ToolFailed(error.detail) from error
+        if not made:
+            raise SkipToolExecution(result)
+        return result
 
 
 class StreamCrossings(Crossings):
@@ -118,7 +145,7 @@ class StreamCrossings(Crossings):
         self, ctx: RunContext[Any], request_context: ModelRequestContext
     ) -> ModelRequestContext:
         """Give the attempt its limits; shorter ones of the agent's own stay."""
-        del ctx
+        request_context = await super().prepare_model_request(ctx, request_context)
         guard = ambient.get()
         if guard is not None:
             first_s, total_s = guard.model.stream_limits()
@@ -154,6 +181,36 @@ class HoldfastCapability(StreamCrossings):
                 return await handler()
             finally:
                 ambient.reset(token)
+
+
+def declared_of(ctx: RunContext[Any], tool: ToolDefinition) -> Declared | None:
+    """
+    What a tool says of itself: its function by ``effect``, else its metadata, else the hints of its MCP server.
+
+    Metadata is ``{"holdfast": {"effect": "pure"}}``, or ``idempotent``, or ``once``.
+
+    Raises:
+        Misconfigured: its metadata has another effect. It was not run.
+    """
+    known: object = ctx.tool_manager.tools.get(tool.name) if ctx.tool_manager and ctx.tool_manager.tools else None
+    while (inner := getattr(known, "source_tool", None)) is not None:  # Of several toolsets, as of one.
+        known = inner
+    schema = getattr(getattr(known, "call_func", None), "__self__", None)
+    declared = declared_effect(getattr(schema, "function", None))
+    if declared is not None:
+        return declared
+    match tool.metadata or {}:
+        case {"holdfast": {"effect": "pure" | "idempotent" | "once" as kind}}:
+            return Declared(kind)
+        case {"holdfast": {"effect": other}}:
+            raise Misconfigured(
+                f"the tool {tool.name}: metadata has the effect {other!r}; use pure, idempotent or once"
+            )
+        case {"annotations": {"readOnlyHint": True}}:
+            return PURE
+        case {"annotations": {"idempotentHint": True}}:
+            return Declared("idempotent")
+    return None
 
 
 async def _answered(call: Awaitable[Any]) -> Any:

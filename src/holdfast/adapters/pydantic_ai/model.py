@@ -5,26 +5,36 @@ import functools
 import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from pydantic_ai import RunContext
 from pydantic_ai.exceptions import ModelAPIError, ModelRequestTimeout, UnexpectedModelBehavior
 from pydantic_ai.messages import ModelMessage, ModelResponse
-from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
+from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings, merge_model_settings
+from pydantic_ai.usage import RequestUsage
 
 from holdfast.adapters.pydantic_ai.history import as_json, chars_in
+from holdfast.adapters.pydantic_ai.kept import decode_answer, encode_answer, request_digest
 from holdfast.adapters.pydantic_ai.translate import translate
 from holdfast.errors import AttemptTimedOut, HoldfastError, ModelUnavailable, Refused, StreamBroken
 from holdfast.guard import Attempt, Guard, ModelKey, ambient
+from holdfast.journal import STOPS
 from holdfast.store import tokens_in
 from holdfast.telemetry import among_strangers, model_teller
 
 SYSTEMS_THAT_SAY_WHY = frozenset({"anthropic", "openai"})
 """Providers that end every stream with a reason: without one, the stream was cut."""
+
+WHOLE = frozenset({"complete", "suspended"})
+"""States of an answer that was read to its end."""
+
+asker: ContextVar[str] = ContextVar("holdfast_asker", default="")
+"""The agent that asks a model at the moment."""
 
 _NO_SDK_RETRIES = ModelSettings(max_retries=0)
 
@@ -83,19 +93,23 @@ class GuardedModel(WrapperModel):
             return await self.wrapped.request(messages, settings, model_request_parameters)
 
         async def call(attempt: Attempt) -> ModelResponse:
+            if attempt.before is not None:
+                return decode_answer(attempt.before)
             try:
                 with among_strangers() as headers:
                     sent_with = self._with_headers(settings, headers)
                     response = await self.wrapped.request(messages, sent_with, model_request_parameters)
-                attempt.used(response.usage.input_tokens, response.usage.output_tokens)
+                _tell_used(attempt, response.usage)
                 model_teller()(lambda: as_json(messages), lambda: as_json([response]))
                 self._refuse_cut(response)
+                attempt.answer = encode_answer(response)
                 return response
             except (ModelAPIError, UnexpectedModelBehavior) as error:
                 raise translate(error) from error
 
         try:
-            return await guard.model(self.key(), _estimate(guard, messages, settings), call)
+            request = request_digest(asker.get(), messages)
+            return await guard.model(self.key(), _estimate(guard, messages, settings), call, request)
         except HoldfastError as error:
             self._as_pydantic(error)
 
@@ -120,7 +134,11 @@ class GuardedModel(WrapperModel):
                 yield response
             return
         try:
-            async with guard.model.stream(self.key(), _estimate(guard, messages, settings)) as attempt:
+            request, estimate = request_digest(asker.get(), messages), _estimate(guard, messages, settings)
+            async with guard.model.stream(self.key(), estimate, request) as attempt:
+                if attempt.before is not None:
+                    yield _again(attempt.before, model_request_parameters)
+                    return
                 try:
                     async with AsyncExitStack() as streaming:
                         tell = model_teller()
@@ -129,9 +147,11 @@ class GuardedModel(WrapperModel):
                         try:
                             yield response
                         finally:
-                            attempt.used(response.usage.input_tokens, response.usage.output_tokens)
+                            _tell_used(attempt, response.usage)
                             tell(lambda: as_json(messages), lambda: as_json([response.get()]))
                         self._refuse_cut(response)
+                        if (answer := response.get()).state in WHOLE:
+                            attempt.answer = encode_answer(answer)
                 except (ModelAPIError, UnexpectedModelBehavior) as error:
                     known = translate(error)
                     if attempt.first_token_ns is not None and isinstance(known, ModelUnavailable):
@@ -166,6 +186,8 @@ class GuardedModel(WrapperModel):
 
     def _as_pydantic(self, error: HoldfastError) -> NoReturn:
         """What Pydantic AI, a ``FallbackModel`` above all, expects of a model that failed."""
+        if isinstance(error, STOPS):
+            raise error
         if isinstance(error, Refused | StreamBroken):
             raise ModelAPIError(self.model_name, error.detail) from error
         if isinstance(error.__cause__, ModelAPIError | UnexpectedModelBehavior):
@@ -173,6 +195,22 @@ class GuardedModel(WrapperModel):
         if isinstance(error, AttemptTimedOut):
             raise ModelRequestTimeout(self.model_name, 0.0) from error
         raise error
+
+
+def _again(kept: bytes, parameters: ModelRequestParameters) -> StreamedResponse:
+    """A stream of an answer that has arrived before, for whoever needs its parts to go on."""
+    return CompletedStreamedResponse(decode_answer(kept), model_request_parameters=parameters, replay_events=True)
+
+
+def _tell_used(attempt: Attempt, usage: RequestUsage) -> None:
+    """What the provider counted: in Pydantic AI's words too, cached tokens are among the input."""
+    attempt.used(
+        usage.input_tokens,
+        usage.output_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        reasoning_tokens=usage.output_reasoning_tokens,
+    )
 
 
 def _estimate(guard: Guard, messages: list[ModelMessage], settings: ModelSettings | None) -> int | None:
