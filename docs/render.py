@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+from error_advice import TO_DO
 from handwritten import logs_page, table, tracing_page
 from public_api import api
 
@@ -40,9 +41,9 @@ def configuration() -> str:
 
 def errors_page() -> str:
     """Every error, and what each reader of it does."""
-    everyone = [cls for cls in errors.every_error() if cls.__module__ == errors.__name__]
+    everyone = [cls for cls in errors.every_error() if cls.__module__.startswith(errors.__name__)]
     if wrong := {cls.__name__ for cls in everyone} ^ set(TO_DO):
-        raise SystemExit(f"docs/render.py: TO_DO must name exactly the errors there are; look at {sorted(wrong)}")
+        raise SystemExit(f"docs/error_advice.py: TO_DO must name exactly the errors there are; look at {sorted(wrong)}")
     rows = [
         (f"[`{cls.code}`](#{cls.code})", _status(cls), "yes" if cls.retryable else "no", cls.public) for cls in everyone
     ]
@@ -199,127 +200,6 @@ Fields marked *content* hold what people or models wrote: only the caller's own 
 
 The stream of a turn that does not succeed has one more at its end: `error`, whose data is the [problem](errors.md).
 """
-
-TO_DO: dict[str, dict[str, str]] = {
-    "HoldfastError": {"Developer": "Catch it to catch them all; raise one of those below it."},
-    "Invalid": {"Caller": "Correct the request, as the detail says, then send it again."},
-    "NotJson": {"Caller": "Send a JSON object in UTF-8."},
-    "Unprocessable": {
-        "Caller": "Correct the field the detail names; the OpenAPI document lists what the route takes.",
-        "Developer": "Say in the detail which field it is and what is allowed.",
-    },
-    "NotFound": {
-        "Caller": "Check the id and the credential: what belongs to somebody else looks absent.",
-        "Developer": "Raise it for what is hidden as well as for what is absent, with the same words.",
-    },
-    "MethodNotAllowed": {"Caller": "Use a method from the `Allow` header."},
-    "BodyTimeout": {
-        "Caller": "Send the body again, without pauses.",
-        "Operator": "If many callers see it, look at the network before the server, then at `server.body_timeout_s`.",
-    },
-    "TooLarge": {"Caller": "Send less.", "Operator": "Raise `server.max_body_bytes` if such bodies are expected."},
-    "NotSupportedMedia": {"Caller": "Send `Content-Type: application/json`."},
-    "Denied": {"Caller": "Do not repeat it.", "Operator": "Change the rule if it should have been allowed."},
-    "Unauthenticated": {
-        "Caller": "Send a valid API key as `Authorization: Bearer …` or `X-API-Key: …`.",
-        "Operator": "Create a key for the caller if they should have one.",
-        "Developer": "Never say which of unknown, revoked and expired it was.",
-    },
-    "Forbidden": {
-        "Caller": "Use a credential that covers this.",
-        "Operator": "Give the caller a credential with the scope the detail names, if they should have it.",
-    },
-    "Refused": {
-        "Caller": "Try again later, after `Retry-After` where it is given.",
-        "Operator": "If it lasts, look at the log for what is short.",
-        "Developer": "Raise it, or one below it, only where nothing was done.",
-    },
-    "SessionBusy": {
-        "Caller": "Wait for the session's running turn, or use another session.",
-        "Operator": "Look for turns that take long; `server.session_wait_s` is how long a message waits.",
-    },
-    "Draining": {
-        "Caller": "Send the request again: another replica, or this one after its restart, will take it.",
-        "Operator": "Expected at a restart; if callers notice, raise `shutdown.lame_duck_s`.",
-    },
-    "RateLimited": {
-        "Caller": "Wait for `retry_after`, then send it again. `key_class` says whose limit it is: your own is `user`.",
-        "Operator": "`user` and `all` are `resilience.user_per_s`, `resilience.all_per_s` and their bursts; "
-        "`credential` is `resilience.model_per_minute` or `resilience.model_tokens_per_minute`; `target` is a provider "
-        "that named a time.",
-        "Developer": "Catch it around a model or tool call the agent can do without.",
-    },
-    "CircuitOpen": {
-        "Caller": "Try again after `Retry-After`; without one, a person has to act first.",
-        "Operator": "`holdfast breakers list` names the circuit. `credential` is an API key that was refused or has no "
-        "credit: with a new key restart, with new credit reset the circuit. If it lasts, set `llm.fallbacks`.",
-        "Developer": "Catch it to answer without what is failing; it was not called.",
-    },
-    "QueueFull": {
-        "Caller": "Try again later, after `Retry-After`.",
-        "Operator": "Look for what became slow. If it is not, raise `resilience.model_concurrent` or "
-        "`resilience.tool_concurrent`.",
-        "Developer": "Make fewer calls at a time.",
-    },
-    "Shed": {
-        "Caller": "Wait for `Retry-After`. Send what can wait with `Priority: u=7`.",
-        "Operator": "Add processes, or raise `resilience.turns` if this one has processor time and memory to spare.",
-    },
-    "TimedOut": {
-        "Caller": "Check what has happened before repeating a request that changes something.",
-        "Operator": "Look at the turn's model and tool calls for the slow one.",
-    },
-    "DeadlineExceeded": {
-        "Caller": "Ask for less in one turn, or try again.",
-        "Operator": "Look for the slow call; raise `resilience.turn_s` if turns are meant to take longer.",
-        "Developer": "Let it through: no call can succeed any more.",
-    },
-    "AttemptTimedOut": {
-        "Caller": "Try again.",
-        "Operator": "Look at the provider or tool the detail names; its limit is one of the `resilience` settings.",
-        "Developer": "Catch it around a call the agent can do without.",
-    },
-    "Failed": {"Caller": "Report the `trace_id`.", "Operator": "Look the `trace_id` up in the log."},
-    "ModelUnavailable": {
-        "Caller": "Try again later, after `Retry-After` where it is given.",
-        "Operator": "Look at the provider's status page and at your quota with them.",
-        "Developer": "Catch it to answer without the model.",
-    },
-    "ModelRejected": {
-        "Caller": "Report the `trace_id`.",
-        "Operator": "Check `llm.api_key`, `llm.model` and `llm.base_url`; at level `debug` the log has the reason.",
-        "Developer": "Check what the agent sent: too long, or a parameter this model does not take.",
-    },
-    "StreamBroken": {
-        "Caller": "Ask again, and drop what has come: the next answer begins anew.",
-        "Operator": "If it is frequent, look at the provider, and at proxies that cut long connections.",
-        "Developer": "Keep what has come only if a part of an answer is of use.",
-    },
-    "ModelMalformed": {
-        "Caller": "Try again, or ask differently.",
-        "Operator": "If it is frequent, the model is too weak for this agent.",
-        "Developer": "Make the agent's output type more forgiving, or its instructions more exact.",
-    },
-    "AgentFailed": {
-        "Caller": "Report the `trace_id`.",
-        "Operator": "Hand its developer the place the log names; at level `debug` it has the traceback.",
-    },
-    "TurnCancelled": {
-        "Caller": "Send the message again; check what has happened first, if it changes something.",
-        "Operator": "Give running turns more time with `shutdown.deadline_s`.",
-        "Developer": "Let cancellation through, and clean up in `finally`.",
-    },
-    "StoreUnavailable": {
-        "Caller": "Try again later.",
-        "Operator": "Check the database that `store.url` names, and that its disk is not full.",
-    },
-    "Misconfigured": {
-        "Caller": "Never seen by a caller: the server did not start.",
-        "Operator": "Correct the settings as the lines on the terminal say; `holdfast config check` repeats them.",
-        "Developer": "Say in the detail which setting it is, what is allowed and what to do.",
-    },
-}
-"""What each reader of an error does about it; those who need do nothing are left out."""
 
 
 # Tables and drawings

@@ -156,7 +156,7 @@ async def test_a_result_is_given_again_as_its_tool_is_annotated() -> None:
     async def cities() -> list[City]:
         return [OSLO]
 
-    async def untold():  # type: ignore[no-untyped-def]
+    async def untold():  # type: ignore[no-untyped-def]  # a tool need not be annotated
         return {"a": (1, 2)}
 
     async def wrong() -> int:
@@ -323,7 +323,7 @@ async def test_what_a_tool_makes_of_the_end_of_the_turn_is_not_its_result() -> N
                     raise ValueError from error
                 return "made do"
 
-        return await _both(turn.tool(careful, wraps=False), turn.tool(careful, wraps=True))  # type: ignore[return-value]
+        return await _both(turn.tool(careful, wraps=False), turn.tool(careful, wraps=True))  # type: ignore[return-value]  # two texts
 
     stops = True
     server = Server(world)

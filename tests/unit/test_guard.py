@@ -41,8 +41,8 @@ async def answers(attempt: Attempt) -> str:
     attempt.first_token()
     await asyncio.sleep(1)
     attempt.first_token()
-    attempt.used(5, 1)
-    attempt.used(7, 3)
+    attempt.used(5, 1, cache_read_tokens=5)
+    attempt.used(7, 3, cache_read_tokens=4, cache_write_tokens=2, reasoning_tokens=1)
     return "hello"
 
 
@@ -76,6 +76,9 @@ async def test_a_model_call_is_told_from_start_to_end() -> None:
             first_token_s=2,
             input_tokens=7,
             output_tokens=3,
+            cache_read_tokens=4,
+            cache_write_tokens=2,
+            reasoning_tokens=1,
         ),
     ]
 

@@ -106,7 +106,7 @@ EVENTS: list[tuple[Event, str | None, dict[str, Any]]] = [
 @pytest.mark.parametrize(("event", "name", "told"), EVENTS, ids=lambda value: getattr(value, "name", None))
 def test_an_event_is_a_line_of_this_shape(event: Event, name: str | None, told: dict[str, Any]) -> None:
     lines: list[bytes] = []
-    TraceEvents(lines.append, NOON).observe(IDS, event)
+    TraceEvents(lambda line: lines.append(line()), NOON).observe(IDS, event)
     if name is None:
         assert lines == []
         return
@@ -136,7 +136,7 @@ def test_every_event_was_thought_of() -> None:
 
 def test_content_is_told_where_that_is_asked_for_and_without_secrets() -> None:
     lines: list[bytes] = []
-    events = TraceEvents(lines.append, NOON, lambda text: text.replace(MARKER, "[redacted]") + "!")
+    events = TraceEvents(lambda line: lines.append(line()), NOON, lambda text: text.replace(MARKER, "[redacted]") + "!")
     for event, _, _ in EVENTS:
         events.observe(IDS, event)
     told = {record["event"]: record["metadata"] for record in map(json.loads, lines)}
@@ -146,7 +146,7 @@ def test_content_is_told_where_that_is_asked_for_and_without_secrets() -> None:
 
 def test_what_a_policy_did_belongs_to_the_turn_it_happened_in() -> None:
     lines: list[bytes] = []
-    events = TraceEvents(lines.append, NOON)
+    events = TraceEvents(lambda line: lines.append(line()), NOON)
     facts = {"circuit": "model:x", "was": "closed", "state": "open", "reason": "failures", "retry_after_s": None}
     with bound_contextvars(**IDS._asdict()):
         events.notice("breaker.moved", "model", "target", facts)
@@ -186,6 +186,9 @@ class Written:
             self.dropped[reason] += lines
             self._more.notify_all()
 
+    def write(self, line: bytes) -> None:
+        self.file.write(lambda: line)
+
     def wait(self, lines: int) -> None:
         with self._more:
             assert self._more.wait_for(lambda: self.written + self.dropped.total() >= lines, 20)
@@ -200,11 +203,11 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_lines_are_written_soon_and_the_last_ones_when_it_is_closed(path: Path) -> None:
     written = Written(path)
-    written.file.write(b"one\n")
+    written.write(b"one\n")
     written.wait(1)
     assert path.read_bytes() == b"one\n"
     for _ in range(1_000):
-        written.file.write(b"more\n")
+        written.write(b"more\n")
     written.file.close()
     assert path.read_bytes() == b"one\n" + 1_000 * b"more\n"
     assert (written.written, written.dropped) == (1_001, {})
@@ -213,7 +216,7 @@ def test_lines_are_written_soon_and_the_last_ones_when_it_is_closed(path: Path) 
 def test_lines_of_the_next_process_come_after_those_of_the_one_before(path: Path) -> None:
     for text in (b"one\n", b"two\n"):
         written = Written(path)
-        written.file.write(text)
+        written.write(text)
         written.file.close()
     assert path.read_bytes() == b"one\ntwo\n"
 
@@ -222,7 +225,7 @@ def test_a_line_that_was_cut_is_ended_first(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b'one\n{"cut')
     written = Written(path)
-    written.file.write(b"two\n")
+    written.write(b"two\n")
     written.file.close()
     assert path.read_bytes() == b'one\n{"cut\ntwo\n'
 
@@ -230,9 +233,9 @@ def test_a_line_that_was_cut_is_ended_first(path: Path) -> None:
 def test_a_file_that_is_full_is_put_aside_and_so_many_are_kept(path: Path) -> None:
     written = Written(path, max_bytes=10, files=2)
     for number in range(5):
-        written.file.write(b"number %d\n" % number)
+        written.write(b"number %d\n" % number)
         written.wait(number + 1)
-    written.file.write(b"last\n")
+    written.write(b"last\n")
     written.file.close()
     kept = {one.name: one.read_bytes() for one in path.parent.iterdir()}
     assert kept == {
@@ -244,9 +247,9 @@ def test_a_file_that_is_full_is_put_aside_and_so_many_are_kept(path: Path) -> No
 
 def test_without_earlier_files_a_full_one_begins_anew(path: Path) -> None:
     written = Written(path, max_bytes=5, files=0)
-    written.file.write(b"number 1\n")
+    written.write(b"number 1\n")
     written.wait(1)
-    written.file.write(b"2\n")
+    written.write(b"2\n")
     written.file.close()
     assert {one.name: one.read_bytes() for one in path.parent.iterdir()} == {"traces.jsonl": b"2\n"}
 
@@ -256,10 +259,10 @@ def test_what_cannot_be_written_is_counted_and_told_once(path: Path, caplog: pyt
     path.mkdir()  # A folder, where the file should be.
     written = Written(path)
     for number in range(3):
-        written.file.write(b"lost\n")
+        written.write(b"lost\n")
         written.wait(number + 1)
     path.rmdir()
-    written.file.write(b"kept\n")
+    written.write(b"kept\n")
     written.wait(4)
     path.unlink()
     written.file.close()
@@ -272,18 +275,31 @@ def test_lines_that_nobody_writes_are_bounded_and_counted(path: Path, monkeypatc
     written = Written(path)
     held = threading.Event()
     monkeypatch.setattr(written.file, "_append", lambda _lines: held.wait(20))  # A disk that hangs.
-    written.file.write(b"hangs\n")
+    written.write(b"hangs\n")
     while written.file._lines:
         pass
     for _ in range(13):
-        written.file.write(b"line\n")
+        written.write(b"line\n")
     assert written.dropped == {"queue_full": 3}
     monkeypatch.setattr(jsonl, "CLOSE_S", 0.01)
     written.file.close()
     assert written.dropped == {"queue_full": 3, "shutdown": 10}
-    written.file.write(b"too late\n")
+    written.write(b"too late\n")
     assert written.dropped["shutdown"] == 11
     held.set()
+
+
+def test_a_line_that_cannot_be_made_is_counted_and_the_others_are_written(path: Path) -> None:
+    def broken() -> bytes:
+        raise UnicodeError
+
+    written = Written(path)
+    written.write(b"one\n")
+    written.file.write(broken)
+    written.write(b"two\n")
+    written.file.close()
+    assert path.read_bytes() == b"one\ntwo\n"
+    assert (written.written, written.dropped) == (2, {"unencodable": 1})
 
 
 def test_the_file_may_be_a_pipe(path: Path) -> None:
@@ -293,7 +309,7 @@ def test_the_file_may_be_a_pipe(path: Path) -> None:
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     written = Written(path, max_bytes=1)
     for number in range(2):
-        written.file.write(b"line\n")
+        written.write(b"line\n")
         written.wait(number + 1)
     written.file.close()
     assert os.read(reader, 100) == b"line\nline\n"

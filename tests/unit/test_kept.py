@@ -105,7 +105,7 @@ def shown(result: Any) -> tuple[str, Any, Any, Any]:
     whole = result if isinstance(result, ToolReturn) else ToolReturn(result)
     part = ToolReturnPart("t", whole.return_value, "c")
     files = [(file.media_type, getattr(file, "data", None)) for file in part.files]
-    beside = [item if isinstance(item, str) else item.data for item in whole.content or ()]  # type: ignore[union-attr]
+    beside = [item if isinstance(item, str) else item.data for item in whole.content or ()]  # type: ignore[union-attr]  # files have data
     return request_digest("", [ModelRequest([part])]).hex(), files, beside, (whole.metadata, whole.tools)
 
 

@@ -1,11 +1,13 @@
 """Logs: one line an event, joined by ids, and never what people or models wrote."""
 
+from __future__ import annotations
+
 import asyncio
 import io
 import json
 import logging
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pytest
 import structlog
@@ -14,9 +16,7 @@ from structlog.contextvars import bound_contextvars
 
 from holdfast.errors import AgentFailed, HoldfastError
 from holdfast.events import ModelFinished, TextDelta, ToolFinished, TurnEnded, TurnIds, TurnStarted, Usage
-from holdfast.guard import GuardSpec, ModelKey, Policies
-from holdfast.resilience import Turnstile
-from holdfast.store import MemoryStore
+from holdfast.guard import ModelKey
 from holdfast.telemetry import (
     Metrics,
     TelemetrySpec,
@@ -32,7 +32,12 @@ from holdfast.telemetry.jsonl import TraceEvents
 from holdfast.telemetry.own_span import OwnSpans
 from holdfast.telemetry.trace import read_context
 from holdfast.testing import loop_clock
-from holdfast.turn import Ask, Parts, Reply, Turn, turn
+from holdfast.turn import Reply, Turn
+
+if TYPE_CHECKING:
+    from tests.unit.house import House
+else:
+    from house import House  # pytest puts a test's folder on the path
 
 IDS = TurnIds("talk", "c-1", "t" * 32, "assistant")
 MARKER = "S3CR3T"
@@ -348,12 +353,10 @@ async def test_no_content_is_in_any_line_nor_in_any_metric(how: str) -> None:
     )
     tracing = Tracing(clock)
     tracing.start = own.start
-    parts = Parts(Policies(GuardSpec(turn_s=5), loop_clock()), MemoryStore(), Turnstile(), 1, 1_000)
-    ask = Ask(message=MARKER, principal=MARKER, session_id="talk", trace_id="t" * 32, request_id="r")
+    watch = [log_turns, metrics.observe, TraceEvents(events.append, clock).observe]
+    house = House(turn_s=5, tracing=tracing, watch=watch)
     try:
-        with tracing.turn("chatty", "f" * 32, MARKER) as traced:
-            observers = [log_turns, metrics.observe, TraceEvents(events.append, clock).observe, *traced.observers]
-            await turn(ask, Chatty(how), parts, observers)
+        await house.ask(Chatty(how), MARKER, MARKER)
     except HoldfastError as error:
         assert how != "succeeds"
         log_failure(error)

@@ -1,14 +1,15 @@
 """The series of requests, turns and calls: what is counted, when, and that it can be relied on."""
 
+from __future__ import annotations
+
 import asyncio
 import platform
-from contextlib import suppress
-from typing import Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 
-from holdfast.errors import HoldfastError, ModelUnavailable, StoreUnavailable
+from holdfast.errors import ModelUnavailable, NotOwner, StoreUnavailable
 from holdfast.events import (
     OUTCOMES,
     CallStatus,
@@ -20,13 +21,16 @@ from holdfast.events import (
     Usage,
 )
 from holdfast.guard import GuardSpec, Policies
-from holdfast.resilience import Turnstile
-from holdfast.store import MemoryStore, TurnRecord
 from holdfast.telemetry import OTHER, Metrics
-from holdfast.telemetry.catalogue_turns import AUTH_REASONS
+from holdfast.telemetry.catalogue_turns import AUTH_REASONS, BECAUSE
 from holdfast.telemetry.labels import AGENT
 from holdfast.testing import loop_clock
-from holdfast.turn import Ask, Parts, Reply, Turn, turn, unserved_turn
+from holdfast.turn import Reply, Turn, unserved_turn
+
+if TYPE_CHECKING:
+    from tests.unit.house import House, outcome_of
+else:
+    from house import House, outcome_of  # pytest puts a test's folder on the path
 
 
 def ids(agent: str = "assistant") -> TurnIds:
@@ -106,6 +110,27 @@ def test_a_model_call_is_counted_by_how_it_ended_and_timed_if_it_was_sent(metric
     assert value(metrics, "agent_llm_tokens_total", **MODEL, type="output") == 7
 
 
+def test_cached_and_reasoning_tokens_are_counted_beside_all_tokens_not_among_them(metrics: Metrics) -> None:
+    told = ModelFinished(
+        call=1,
+        **MODEL,
+        status="ok",
+        duration_s=2,
+        input_tokens=100,
+        output_tokens=7,
+        cache_read_tokens=60,
+        cache_write_tokens=20,
+        reasoning_tokens=4,
+    )
+    for _ in range(2):
+        metrics.observe(ids(), told)
+    assert value(metrics, "agent_llm_tokens_total", **MODEL, type="input") == 200
+    assert value(metrics, "agent_llm_tokens_total", **MODEL, type="output") == 14
+    assert value(metrics, "agent_llm_cached_tokens_total", **MODEL, type="read") == 120
+    assert value(metrics, "agent_llm_cached_tokens_total", **MODEL, type="write") == 40
+    assert value(metrics, "agent_llm_reasoning_tokens_total", **MODEL) == 8
+
+
 def test_each_call_has_a_first_token_and_a_turn_has_one(metrics: Metrics) -> None:
     for call, first in ((1, 0.5), (2, 9.0)):
         metrics.observe(ids(), ModelFinished(call=call, **MODEL, status="ok", duration_s=10, first_token_s=first))
@@ -134,6 +159,9 @@ def test_what_is_served_and_configured_has_its_series_before_its_first_error(met
         assert value(metrics, "agent_llm_calls_total", **MODEL, status=status) == 0
         assert value(metrics, "agent_tool_calls_total", agent="assistant", tool="calculate", status=status) == 0
     assert value(metrics, "agent_llm_tokens_total", **MODEL, type="output") == 0
+    assert value(metrics, "agent_llm_cached_tokens_total", **MODEL, type="read") == 0
+    assert value(metrics, "agent_llm_cached_tokens_total", **MODEL, type="write") == 0
+    assert value(metrics, "agent_llm_reasoning_tokens_total", **MODEL) == 0
     for name in ("agent_llm_duration_seconds", "agent_llm_first_token_seconds"):
         assert value(metrics, f"{name}_count", **MODEL) == 0
     assert value(metrics, "agent_tool_duration_seconds_count", tool="calculate") == 0
@@ -185,8 +213,9 @@ def exemplars(metrics: Metrics) -> dict[str, str]:
 
 
 def test_a_component_is_in_one_state_at_a_time(metrics: Metrics) -> None:
-    metrics.checked([("store", "healthy"), ("coord", "degraded")])
-    metrics.checked([("store", "unhealthy"), ("coord", "degraded")])
+    metrics.checked([("store", "healthy", 4.0), ("coord", "degraded", None)])
+    metrics.checked([("store", "unhealthy", 1.5), ("coord", "degraded", None)])
+    assert value(metrics, "agent_health_check_age_seconds", check="store") == 1.5
     for check, found in {"store": "unhealthy", "coord": "degraded"}.items():
         for state in ("healthy", "degraded", "unhealthy"):
             assert value(metrics, "agent_health_check_state", check=check, state=state) == (state == found)
@@ -278,31 +307,11 @@ class Ending:
                 raise SystemExit(1)
             case "panics":
                 raise BaseExceptionGroup("both", [GeneratorExit()])
-            case "is cancelled" | "is cancelled twice" | "takes too long":
+            case "is stopped" | "is stopped twice" | "takes too long" | "is handed over":
                 await asyncio.sleep(1_000)
             case "answers no text":
                 return Reply("\ud83d", "plain", b"", 1)
         return Reply("hello", "plain", b"", 1)
-
-
-class Broken(MemoryStore):
-    """Fails, or hangs, at a record."""
-
-    def __init__(self, way: str) -> None:
-        super().__init__()
-        self._way = way
-
-    async def record(self, turn: TurnRecord) -> None:
-        match self._way:
-            case "is not stored":
-                raise StoreUnavailable("down")
-            case "breaks the store":
-                raise OSError("disk")
-            case "hangs the store":
-                await asyncio.sleep(1_000)
-            case "is cancelled late" | "is cancelled twice":
-                await asyncio.sleep(2)
-        await super().record(turn)
 
 
 WAYS = {
@@ -313,35 +322,47 @@ WAYS = {
     "panics": "error",
     "answers no text": "error",
     "takes too long": "timeout",
-    "is cancelled": "cancelled",
-    "is cancelled twice": "cancelled",
-    "is cancelled late": "success",
-    "is not stored": "error",
-    "breaks the store": "error",
-    "hangs the store": "error",
+    "is stopped": "cancelled",
+    "is stopped twice": "cancelled",
+    "is stopped late": "success",
+}
+GIVEN_UP = {
+    "is not stored": "store_unavailable",
+    "hangs the store": "store_unavailable",
+    "is taken over": "not_owner",
+    "is handed over": "handed_over",
 }
 
 
-@pytest.mark.parametrize(("way", "outcome"), WAYS.items())
+@pytest.mark.parametrize(("way", "outcome"), (WAYS | GIVEN_UP).items())
 async def test_however_a_turn_ends_it_is_no_longer_in_progress(metrics: Metrics, way: str, outcome: str) -> None:
-    parts = Parts(Policies(GuardSpec(turn_s=5), loop_clock()), Broken(way), Turnstile(), 1, 1_000)
-    ask = Ask(message="hello", principal="anna", session_id="talk", trace_id="t" * 32, request_id="r")
-
-    async def run() -> None:
-        with suppress(HoldfastError):
-            await turn(ask, Ending(way), parts, [metrics.observe])
-
+    house = House(turn_s=5, watch=[metrics.observe])
+    house.store.lasts = True
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(run())
-        await asyncio.sleep(1)
-        if way.startswith("is cancelled"):
-            task.cancel()
-        if way == "is cancelled twice":
-            await asyncio.sleep(1)
-            task.cancel()
+        begun = house.begin(group, Ending(way))
+        turn_id = (await begun.accepted).turn_id
+        assert value(metrics, "agent_turns_in_progress", agent="assistant") == 1
+        match way:
+            case "is stopped late":
+                house.faults.end_s = 2
+                await asyncio.sleep(1)
+            case "is not stored":
+                house.faults.at_end = StoreUnavailable("down")
+            case "hangs the store":
+                house.faults.end_s = 1_000
+            case "is taken over":
+                house.faults.at_end = NotOwner()
+        for _ in range(way.startswith("is stopped") + way.endswith("twice")):
+            await house.turns.cancel(turn_id)
+            await asyncio.sleep(0)
+        if way == "is handed over":
+            for task in house.drain._running:
+                task.cancel()
+        await outcome_of(begun)
     assert value(metrics, "agent_turns_in_progress", agent="assistant") == 0
     counted = {o: value(metrics, "agent_turns_total", agent="assistant", outcome=o) for o in OUTCOMES}
-    assert {o: count for o, count in counted.items() if count} == {outcome: 1}
+    given_up = {b: value(metrics, "agent_turns_suspended_total", agent="assistant", because=b) for b in BECAUSE}
+    assert {o: count for o, count in (counted | given_up).items() if count} == {outcome: 1}
 
 
 @pytest.mark.parametrize("error", [ValueError(), SystemExit(), KeyboardInterrupt(), asyncio.CancelledError()])

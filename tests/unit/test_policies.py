@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Literal
 
 import pytest
 
@@ -181,6 +182,33 @@ async def test_a_model_call_is_made_again_within_its_budget_and_each_attempt_is_
     assert [e.status for e in watched.events if isinstance(e, ModelFinished)] == ["error", "error", "ok"]
     assert (guard.usage().model_calls, guard.usage().input_tokens) == (3, 9)
     assert [notice.name for notice in watched.notices] == ["retry.scheduled", "retry.scheduled"]
+
+
+@pytest.mark.parametrize(("mode", "state"), [("enforce", "open"), ("observe", "closed")])
+async def test_how_a_model_is_its_circuit_tells_where_circuits_refuse(
+    mode: Literal["enforce", "observe"], state: str
+) -> None:
+    watched = Watched(GuardSpec(attempts=1, breaker_failures=2, mode=mode))
+    key, other = ModelKey("sim", "small", "c0ffee"), ModelKey("sim", "large", "c0ffee")
+
+    async def call(_attempt: Attempt) -> str:
+        raise ModelUnavailable("the provider is away")
+
+    assert watched.policies.model_state(key.target, "sim@c0ffee") == "closed"
+    for _ in range(2):
+        with suppress(ModelUnavailable):
+            await watched.guard().model(key, None, call)
+    assert watched.policies.model_state(key.target, "sim@c0ffee") == state
+    assert watched.policies.model_state(other.target, "sim@c0ffee") == "closed"
+
+
+async def test_a_model_whose_credential_is_refused_is_no_better_than_that() -> None:
+    policies = Watched().policies
+    breaker = policies.model.breaker
+    assert breaker is not None
+    assert breaker.follow("model:credential:sim@c0ffee", "forced_open", None)
+    assert policies.model_state("sim:small@c0ffee", "sim@c0ffee") == "forced_open"
+    assert policies.model_state("sim:small@decaf", "sim@decaf") == "closed"
 
 
 async def test_tokens_are_reserved_by_estimate_and_put_right_by_what_was_used() -> None:

@@ -84,6 +84,21 @@ async def test_a_turn_with_parallel_tool_calls(form: str, *, streams: bool) -> N
     assert [record.status for record in sim.requests] == [200, 200]
 
 
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+async def test_cached_and_reasoning_tokens_are_told_alike_of_every_provider(form: str, *, streams: bool) -> None:
+    counted = {"input_tokens": 100, "output_tokens": 30}
+    parts = {"cache_write_tokens": 20, "reasoning_tokens": 25}
+    script = [{"say": "Hello there, how are you?", "usage": {**counted, **parts, "cached_tokens": 60}}]
+    async with served(form, script) as (agent, _):
+        turn, events = turn_for("hello", streams=streams)
+        await agent.answer(turn)
+    [finished] = [e for e in events if isinstance(e, ModelFinished)]
+    told = {name: getattr(finished, name) for name in (*counted, *parts)}
+    assert told == {**counted, **parts}
+    assert finished.cache_read_tokens == 60
+
+
 REJECTED, UNAVAILABLE, MALFORMED = ModelRejected, ModelUnavailable, ModelMalformed
 
 

@@ -275,8 +275,11 @@ async def test_refusal_at_arrival_grows_from_none_to_all_the_lowest_class_first(
 async def test_no_more_than_twice_the_limit_wait(limit: int) -> None:
     shedder = make(limit)
     full(shedder)
+    async with waiting(shedder, [INTERACTIVE] * (2 * limit - 1)):
+        assert not shedder.saturated
     async with waiting(shedder, [INTERACTIVE] * 2 * limit):
         assert shedder.stats.queued == 2 * limit
+        assert shedder.saturated
         assert not any(comes_in(shedder, priority) for priority in Priority)
 
 

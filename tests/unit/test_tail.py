@@ -188,7 +188,7 @@ def test_whether_a_trace_is_kept_is_known_from_its_first_failure_on() -> None:
 
 
 def test_traces_that_never_end_give_way_and_are_counted() -> None:
-    bench = Bench(ratio=0)
+    bench = Bench("sdk", ratio=0)
     first = bench.begin("turn")
     call = bench.begin("call", first)
     for _ in range(MOST_TRACES + 99):
@@ -200,7 +200,7 @@ def test_traces_that_never_end_give_way_and_are_counted() -> None:
 
 
 def test_a_trace_that_is_too_old_gives_way() -> None:
-    bench = Bench(ratio=0)
+    bench = Bench("sdk", ratio=0)
     bench.end(bench.begin("call", bench.begin("lost")))
     bench.now = round(MOST_AGE_S * NS)
     fresh = bench.begin("turn")
@@ -229,7 +229,7 @@ def test_one_trace_holds_so_many_spans_and_its_failure_all_the_same() -> None:
 def test_all_traces_together_hold_so_many_spans(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MOST_SPANS < MOST_TRACES * MOST_SPANS_OF_A_TRACE
     monkeypatch.setattr(tail_module, "MOST_SPANS", 10)
-    bench = Bench(ratio=0)
+    bench = Bench("sdk", ratio=0)
     for _ in range(8):
         turn = bench.begin("turn")
         for _ in range(4):

@@ -27,6 +27,7 @@ from holdfast.events import (
     TurnEnded,
     TurnIds,
     TurnStarted,
+    TurnSuspended,
     Usage,
 )
 from holdfast.guard import Attempt, Guard, GuardSpec, ModelKey, Policies
@@ -287,8 +288,11 @@ def ended(outcome: Any, error: str | None = None) -> TurnEnded:
 )
 async def test_a_turn_says_how_it_ended(traced: Traced, outcome: str, failed: bool) -> None:  # noqa: FBT001 - a column of the table above
     with traced.tracing.turn("bob", TRACE) as spans:
-        for event in (TurnStarted(**IDS._asdict()), FallbackUsed(via="other", because="overload"), ended(outcome, "c")):
-            spans.observers[0](IDS, event)
+        [observe] = spans.observers
+        observe(IDS, TurnStarted(**IDS._asdict()))
+        observe(IDS, FallbackUsed(via="other", because="overload"))
+        await asyncio.sleep(2)
+        observe(IDS, ended(outcome, "c"))
     [span] = traced.shown()
     assert (span.failed, span.took_s) == (failed, 2)
     assert span.facts == {
@@ -322,6 +326,36 @@ async def test_a_turn_that_never_began_ends_its_span_too(
         raise error
     [span] = traced.shown()
     assert (span.failed, span.took_s, span.facts.get("error.type")) == (failed, 1, told)
+
+
+@pytest.mark.parametrize(
+    ("because", "failed"),
+    [("in_doubt", True), ("store_unavailable", True), ("not_owner", True), ("handed_over", False)],
+)
+async def test_a_turn_that_is_given_up_ends_its_spans_and_says_why(
+    traced: Traced,
+    because: str,
+    failed: bool,  # noqa: FBT001 - a column of the table above
+) -> None:
+    with traced.tracing.turn("bob", TRACE) as spans:
+        [observe] = spans.observers
+        observe(IDS, TurnStarted(**IDS._asdict()))
+        await asyncio.sleep(3)
+        observe(IDS, TurnSuspended(**IDS._asdict(), because=because))
+        await asyncio.sleep(1)
+    [span] = traced.shown()
+    assert (span.failed, span.took_s, span.facts["error.type"]) == (failed, 3, because)
+
+
+async def test_a_turn_that_another_process_began_has_a_span_of_its_time_here(traced: Traced) -> None:
+    await asyncio.sleep(10)
+    with traced.tracing.turn("bob", TRACE) as spans:
+        [observe] = spans.observers
+        observe(IDS, TurnStarted(**IDS._asdict(), generation=2))
+        await asyncio.sleep(1)
+        observe(IDS, msgspec.structs.replace(ended("success", None), duration_s=11))
+    [span] = traced.shown()
+    assert span.took_s == 1
 
 
 async def test_no_content_is_in_a_span_unless_it_is_asked_for() -> None:

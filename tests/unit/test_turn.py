@@ -1,16 +1,19 @@
 """One turn: its events, what is stored of it, and what its caller hears, however it ends."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from holdfast.errors import (
     AgentFailed,
     DeadlineExceeded,
+    HandedOver,
     HoldfastError,
+    KeyReused,
     ModelUnavailable,
     SessionBusy,
     StoreUnavailable,
@@ -27,90 +30,23 @@ from holdfast.events import (
     TurnEnded,
     TurnIds,
     TurnStarted,
+    TurnSuspended,
     Usage,
 )
 from holdfast.guard import Guard, GuardSpec, ModelKey, Policies
-from holdfast.resilience import Turnstile, remaining_s
-from holdfast.store import Conversation, MemoryStore, Past, TurnRecord
+from holdfast.journal import Journal, Story
+from holdfast.journal.journal import KEEP_S
+from holdfast.replica import Answer, Keeper
+from holdfast.resilience import remaining_s
+from holdfast.store import Claim, Ending, NewTurn, Past, TurnRecord
 from holdfast.testing import loop_clock
 from holdfast.testing.virtual_loop import START_WALL_NS
-from holdfast.turn import STORE_S, Answer, Ask, Parts, Reply, Turn, turn, unserved_turn
+from holdfast.turn import STORE_S, Turn, turn, unserved_turn
 
-TURN_S = 100.0
-Behaviour = Callable[[Turn], Awaitable[str]]
-
-
-class Scripted:
-    """An agent that does what it is told."""
-
-    name = "scripted"
-
-    def __init__(self, behave: Behaviour) -> None:
-        self._behave = behave
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    async def answer(self, turn: Turn) -> Reply:
-        text = await self._behave(turn)
-        return Reply(text, "plain", f"[{turn.message}|{text}]".encode(errors="replace"), 8)
-
-
-class FaultyStore(MemoryStore):
-    """Raises at recall or at record, or takes its time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.at_recall: BaseException | None = None
-        self.at_record: BaseException | None = None
-        self.recall_s = self.record_s = 0.0
-
-    async def recall(self, principal: str, session_id: str, window_tokens: int) -> Conversation:
-        await asyncio.sleep(self.recall_s)
-        if self.at_recall is not None:
-            raise self.at_recall
-        return await super().recall(principal, session_id, window_tokens)
-
-    async def record(self, turn: TurnRecord) -> None:
-        await asyncio.sleep(self.record_s)
-        if self.at_record is not None:
-            raise self.at_record
-        await super().record(turn)
-
-
-class House:
-    """What a turn is made with, and what was seen of it."""
-
-    def __init__(self, *, session_wait_s: float = 1_000) -> None:
-        self.store = FaultyStore()
-        self.places = Turnstile()
-        self.parts = Parts(
-            Policies(GuardSpec(turn_s=TURN_S), loop_clock()), self.store, self.places, session_wait_s, 1_000
-        )
-        self.seen: list[tuple[TurnIds, Event]] = []
-
-    @property
-    def events(self) -> list[Event]:
-        return [event for _, event in self.seen]
-
-    @property
-    def ended(self) -> TurnEnded:
-        (ended,) = (event for event in self.events if isinstance(event, TurnEnded))
-        return ended
-
-    async def ask(self, behave: Behaviour, message: str = "hello", who: str = "anna", session: str = "talk") -> Answer:
-        ask = Ask(
-            message=message, principal=who, session_id=session, trace_id="t" * 32, request_id="r", source_ip="::1"
-        )
-        return await turn(ask, Scripted(behave), self.parts, [lambda ids, event: self.seen.append((ids, event))])
-
-    async def stored(self, who: str = "anna", session: str = "talk") -> list[TurnRecord]:
-        return (await self.store.turns(who, session, 100, None) or [])[::-1]
+if TYPE_CHECKING:
+    from tests.unit.house import TURN_S, WIDE, Behaviour, House, Scripted, outcome_of
+else:
+    from house import TURN_S, WIDE, House, Scripted, outcome_of  # pytest puts a test's folder on the path
 
 
 async def echo(current: Turn) -> str:
@@ -192,17 +128,22 @@ async def test_a_turn_that_succeeds() -> None:
         request_id="r",
         source_ip="::1",
         message="hello",
-        reply="hello",
-        outcome="success",
-        error=None,
-        usage=usage,
-        format="plain",
-        messages=b"[hello|hello]",
-        tokens=8,
+        state="ended",
         started_ns=START_WALL_NS,
-        duration_ns=1_000_000_000,
+        ending=Ending(
+            outcome="success",
+            reply="hello",
+            usage=usage,
+            model="small",
+            format="plain",
+            tokens=8,
+            duration_ns=1_000_000_000,
+        ),
     )
-    assert len(house.places) == 0
+    numbered = [one for batch in [b async for b in house.turns.watch(record.turn_id, 0, 1)] for one in batch]
+    assert [(one.number, one.name) for one in numbered] == [(n, e.name) for n, e in enumerate(house.events, 1)]
+    assert [unit.name for unit in await house.store.units(record.turn_id)] == ["search"]
+    assert house.turns.live == {}
 
 
 ENDINGS = [
@@ -226,10 +167,10 @@ async def test_an_agent_that_raises_ends_its_turn_and_nothing_else(
         await house.ask(raising(raised))
     assert error.value is raised or error.value.__cause__ is raised
     assert "secret" not in error.value.detail
-    (record,) = await house.stored()
-    assert (record.outcome, record.error, record.reply, record.messages) == (outcome, heard.code, "", None)
+    (ending,) = await house.endings()
+    assert (ending.outcome, ending.error, ending.reply) == (outcome, heard.code, "")
     assert (house.ended.outcome, house.ended.error, house.ended.reply) == (outcome, heard.code, "")
-    assert len(house.places) == 0
+    assert (house.turns.live, house.turns.orphans) == ({}, {})
 
 
 async def test_a_turn_that_takes_too_long_is_stopped_and_stored() -> None:
@@ -237,12 +178,12 @@ async def test_a_turn_that_takes_too_long_is_stopped_and_stored() -> None:
     with pytest.raises(DeadlineExceeded):
         await house.ask(hang)
     assert now() == TURN_S
-    (record,) = await house.stored()
-    assert (record.outcome, record.error, record.duration_ns) == ("timeout", "deadline_exceeded", TURN_S * 1e9)
+    (ending,) = await house.endings()
+    assert (ending.outcome, ending.error, ending.duration_ns) == ("timeout", "deadline_exceeded", TURN_S * 1e9)
     assert (house.ended.outcome, house.ended.error, house.ended.duration_s) == ("timeout", "deadline_exceeded", TURN_S)
 
 
-async def test_the_wait_for_the_session_is_part_of_the_turns_time() -> None:
+async def test_a_turn_has_its_own_time_once_it_has_its_place() -> None:
     house = House()
 
     async def slow(current: Turn) -> str:
@@ -252,72 +193,61 @@ async def test_the_wait_for_the_session_is_part_of_the_turns_time() -> None:
 
     async with asyncio.TaskGroup() as group:
         first = group.create_task(house.ask(slow, "first"))
-        second = group.create_task(outcome_of(house.ask(slow, "second")))
+        second = group.create_task(house.ask(slow, "second"))
     assert first.result().reply == "first: 40 s left"
-    assert isinstance(second.result(), DeadlineExceeded)
-    assert now() == TURN_S
+    assert second.result().reply == "second: 40 s left"
+    assert now() == 120
 
 
-async def outcome_of(turn: Awaitable[Answer]) -> Answer | BaseException:
-    try:
-        return await turn
-    except BaseException as error:  # noqa: BLE001 - what it came to is what is asked
-        return error
-
-
-async def cancelled_at(house: House, behave: Behaviour, *times: float) -> Answer | BaseException:
-    """Run a turn, cancel it at these times, and see what it came to."""
+async def stopped_at(house: House, behave: Behaviour, *times: float) -> Answer | BaseException:
+    """Run a turn, have it stopped at these times, and see what it came to."""
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(outcome_of(house.ask(behave)))
+        begun = house.begin(group, behave)
+        turn_id = (await begun.accepted).turn_id
         for time in times:
             await asyncio.sleep(time - now())
-            task.cancel()
-    return task.result()
+            await house.turns.cancel(turn_id)
+        return await outcome_of(begun)
 
 
-async def test_a_cancelled_turn_is_stored_and_told_as_cancelled() -> None:
+async def test_a_stopped_turn_is_stored_and_told_as_cancelled() -> None:
     house = House()
-    assert isinstance(await cancelled_at(house, hang, 3), TurnCancelled)
-    (record,) = await house.stored()
-    assert (record.outcome, record.error) == ("cancelled", "turn_cancelled")
+    assert isinstance(await stopped_at(house, hang, 3), TurnCancelled)
+    (ending,) = await house.endings()
+    assert (ending.outcome, ending.error) == ("cancelled", "turn_cancelled")
     assert (house.ended.outcome, house.ended.error) == ("cancelled", "turn_cancelled")
+    assert now() == 3
 
 
-async def test_a_second_cancellation_does_not_keep_it_from_being_stored() -> None:
+async def test_stopping_it_twice_does_not_keep_it_from_being_stored() -> None:
     house = House()
-    house.store.record_s = 2
-    assert isinstance(await cancelled_at(house, hang, 3, 4), TurnCancelled)
-    assert [record.outcome for record in await house.stored()] == ["cancelled"]
+    house.faults.end_s = 2
+    assert isinstance(await stopped_at(house, hang, 3, 4), TurnCancelled)
+    assert [ending.outcome for ending in await house.endings()] == ["cancelled"]
     assert house.ended.outcome == "cancelled"
 
 
-async def test_a_turn_cancelled_while_its_answer_is_stored_has_its_answer() -> None:
+async def test_a_turn_stopped_while_its_answer_is_stored_has_its_answer() -> None:
     """What is stored, what is told and what the caller hears is one and the same."""
     house = House()
-    house.store.record_s = 2
-    answer = await cancelled_at(house, echo, 2)
+    house.faults.end_s = 2
+    answer = await stopped_at(house, echo, 2)
     assert isinstance(answer, Answer)
     assert answer.reply == "you said hello"
-    assert [record.outcome for record in await house.stored()] == ["success"]
+    assert [ending.outcome for ending in await house.endings()] == ["success"]
     assert house.ended.outcome == "success"
 
 
-@pytest.mark.parametrize("waits_for", ["its session", "the store"])
-async def test_a_turn_cancelled_before_it_began_leaves_nothing(waits_for: str) -> None:
+async def test_a_turn_that_waits_for_its_session_can_be_stopped() -> None:
     house = House()
-    house.store.recall_s = 5
     async with asyncio.TaskGroup() as group:
-        if waits_for == "its session":
-            group.create_task(house.ask(echo, "first"))
-            await asyncio.sleep(0)
-        task = group.create_task(outcome_of(house.ask(echo)))
-        await asyncio.sleep(1)
-        task.cancel()
-    assert isinstance(task.result(), asyncio.CancelledError)
-    before = ["first"] if waits_for == "its session" else []
-    assert [record.message for record in await house.stored()] == before
-    assert len(house.seen) == 2 * len(before)
-    assert len(house.places) == 0
+        first = house.begin(group, echo)
+        second = house.begin(group, echo)
+        await house.turns.cancel((await second.accepted).turn_id)
+        assert isinstance(await outcome_of(second), TurnCancelled)
+        assert now() == 0
+        await first
+    assert [ending.outcome for ending in await house.endings()] == ["success", "cancelled"]
 
 
 async def everything(current: Turn) -> str:
@@ -332,107 +262,157 @@ async def everything(current: Turn) -> str:
     return "done"
 
 
+LASTING = [True, False]
+
+
+@pytest.mark.parametrize("lasts", LASTING)
 @pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("at", range(1, 24))
-async def test_cancelled_anywhere_a_turn_that_began_ends_and_is_stored_as_it_was_told(at: int, times: int) -> None:
+@pytest.mark.parametrize("at", range(1, 40))
+async def test_cancelled_anywhere_a_turn_that_was_accepted_ends_or_can_be_gone_on_with(
+    at: int,
+    times: int,
+    lasts: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """A process that stops cancels its turns: one that can go on elsewhere does, and one that cannot is told so."""
     house = House()
+    house.store.lasts = lasts
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(outcome_of(house.ask(everything)))
+        begun = house.begin(group, everything)
         for _ in range(at):
             await asyncio.sleep(0)
         for _ in range(times):
-            task.cancel()
+            for task in house.drain._running:
+                task.cancel()
             await asyncio.sleep(0)
-    heard = None if task.cancelled() else task.result()
+        heard = await outcome_of(begun)
     stored = await house.stored()
-    assert len(house.places) == 0
+    assert (house.turns.live, house.turns.orphans) == ({}, {})
     assert remaining_s(loop_clock()) is None
-    assert at < 23 or isinstance(heard, Answer)  # By then it is over: every point before has been tried.
-    if heard is None or isinstance(heard, asyncio.CancelledError):
-        assert (stored, house.seen) == ([], [])
-        return
-    assert isinstance(heard, Answer | TurnCancelled)
-    assert [record.outcome for record in stored] == [house.ended.outcome]
-    assert house.ended.outcome == ("success" if isinstance(heard, Answer) else "cancelled")
+    assert at < 39 or isinstance(heard, Answer)  # By then it is over: every point before has been tried.
     started = sum(isinstance(event, ModelStarted | ToolStarted) for event in house.events)
     assert started == sum(isinstance(event, ModelFinished | ToolFinished) for event in house.events)
+    if not stored:
+        assert isinstance(heard, TurnCancelled)
+        assert house.seen == []
+        return
+    (record,) = stored
+    if record.state == "ended":
+        assert record.ending is not None
+        assert record.ending.outcome == house.ended.outcome == ("success" if isinstance(heard, Answer) else "cancelled")
+    else:
+        assert lasts
+        assert isinstance(heard, HandedOver | TurnCancelled)
+        assert (record.state, record.owner) in (("queued", None), ("running", "one"))
+        if house.seen:
+            assert isinstance(house.events[-1], TurnSuspended)
 
 
 async def test_the_store_fails_before_the_agent_is_asked() -> None:
     house = House()
-    house.store.at_recall = StoreUnavailable("down")
+    house.faults.at_accept = StoreUnavailable("down")
     with pytest.raises(StoreUnavailable):
         await house.ask(echo)
     assert house.seen == []
-    assert len(house.places) == 0
 
 
 @pytest.mark.parametrize(
-    ("raised", "heard"),
-    [
-        (StoreUnavailable("down"), StoreUnavailable),
-        (OSError("disk"), StoreUnavailable),
-        (asyncio.CancelledError(), StoreUnavailable),
-        (Unprocessable("odd"), Unprocessable),
-    ],
-    ids=lambda value: type(value).__name__,
+    "raised", [StoreUnavailable("down"), OSError("disk"), Unprocessable("odd")], ids=lambda value: type(value).__name__
 )
-async def test_a_turn_that_cannot_be_stored_did_not_succeed(raised: BaseException, heard: type[HoldfastError]) -> None:
+async def test_a_turn_whose_end_cannot_be_stored_has_not_ended(raised: BaseException) -> None:
+    """Its caller hears that; and it goes on once the store is back."""
     house = House()
-    house.store.at_record = raised
-    with pytest.raises(heard):
+    house.faults.at_end = raised
+    with pytest.raises(StoreUnavailable):
         await house.ask(echo)
-    assert (house.ended.outcome, house.ended.error, house.ended.reply) == ("error", heard.code, "")
-    assert await house.stored() == []
-    assert len(house.places) == 0
+    assert await house.state() == "running"
+    assert list(house.turns.orphans) == [(await house.stored())[0].turn_id]
+    assert not any(isinstance(event, TurnEnded) for event in house.events)
+    house.faults.at_end = None
+    async with asyncio.TaskGroup() as group:
+        keeper = Keeper("one", house.turns, house.agents, house.drain, lease_s=5, keep_s=60)
+        async with keeper.keeping(group.create_task):
+            ended = await house.turns.ended((await house.stored())[0].turn_id)
+    assert ended.ending is not None
+    assert (ended.ending.reply, ended.generation) == ("you said hello", 2)
 
 
-async def test_of_two_failures_the_agents_own_is_told() -> None:
+async def test_a_store_that_is_away_for_a_moment_costs_that_moment() -> None:
     house = House()
-    house.store.at_record = StoreUnavailable("down")
-    with pytest.raises(ModelUnavailable):
-        await house.ask(raising(ModelUnavailable("down")))
-    assert house.ended.error == "model_unavailable"
+    house.faults.at_end = StoreUnavailable("down")
+    async with asyncio.TaskGroup() as group:
+        begun = house.begin(group, echo)
+        await asyncio.sleep(5)
+        house.faults.at_end = None
+        assert (await begun).reply == "you said hello"
+    assert 5 <= now() < 6
 
 
 async def test_a_store_that_hangs_is_not_waited_for_for_ever() -> None:
     house = House()
-    house.store.recall_s = 10_000
+    house.faults.accept_s = 10_000
     with pytest.raises(StoreUnavailable):
         await house.ask(echo)
     assert now() == STORE_S
 
     house = House()
-    house.store.record_s = 10_000
+    house.faults.end_s = 10_000
     with pytest.raises(StoreUnavailable):
         await house.ask(echo)
-    assert now() == STORE_S + 1 + STORE_S
-    assert house.ended.error == "store_unavailable"
-    assert len(house.places) == 0
+    assert now() == STORE_S + 1 + KEEP_S
 
 
 async def test_a_session_that_stays_busy_refuses_and_nothing_is_done() -> None:
     house = House(session_wait_s=5)
     async with asyncio.TaskGroup() as group:
-        group.create_task(outcome_of(house.ask(hang)))
-        await asyncio.sleep(0)
-        with pytest.raises(SessionBusy) as busy:
-            await house.ask(echo)
-        assert now() == 5
-        assert busy.value.retry_after_s == 1
-        assert len(house.seen) == 1
+        first = house.begin(group, hang)
+        await first.accepted
+        asked: list[Turn] = []
+
+        async def never(current: Turn) -> str:
+            asked.append(current)
+            return "never"
+
+        busy = await outcome_of(house.begin(group, never))
+        assert isinstance(busy, SessionBusy)
+        assert (now(), busy.retry_after_s, asked) == (5, 1, [])
+        await house.turns.cancel((await first.accepted).turn_id)
+    assert [ending.outcome for ending in await house.endings()] == ["cancelled", "rejected"]
 
 
-async def test_the_wait_for_the_session_is_no_longer_than_the_turn_itself() -> None:
-    house = House(session_wait_s=3_000)
-    house.store.record_s = 9
-
+async def test_a_session_that_is_busy_refuses_at_once_where_nobody_waits() -> None:
+    house = House(session_wait_s=0)
     async with asyncio.TaskGroup() as group:
-        group.create_task(outcome_of(house.ask(hang)))
-        await asyncio.sleep(0)
-        with pytest.raises(SessionBusy):
-            await house.ask(echo)
-        assert now() == TURN_S
+        first = house.begin(group, echo)
+        await first.accepted
+        assert isinstance(await outcome_of(house.begin(group, echo)), SessionBusy)
+        assert now() == 0
+    assert len(await house.stored()) == 1
+
+
+async def test_whoever_waits_as_long_as_it_takes_is_not_refused() -> None:
+    house = House(session_wait_s=0)
+    async with asyncio.TaskGroup() as group:
+        house.begin(group, echo, "first")
+        second = house.begin(group, echo, "second", waits=True)
+        assert (await second).reply == "you said second"
+    assert now() == 2
+
+
+async def test_what_is_asked_again_under_the_same_key_is_the_same_turn() -> None:
+    house = House()
+    async with asyncio.TaskGroup() as group:
+        first = house.begin(group, echo, key="k", digest=b"1")
+        again = house.begin(group, echo, key="k", digest=b"1")
+        assert await first == await again
+        assert (first.again, again.again) == (False, True)
+    with pytest.raises(KeyReused):
+        await house.ask(echo, key="k", digest=b"2")
+    assert (await house.ask(echo, key="k", digest=b"2", who="ben")).turn_id != (await first).turn_id
+    with pytest.raises(ModelUnavailable, match="down"):
+        await house.ask(raising(ModelUnavailable("down")), key="fails", digest=b"")
+    with pytest.raises(ModelUnavailable, match="down"):
+        await house.ask(echo, key="fails", digest=b"")
+    assert len(await house.stored()) == 2
 
 
 async def test_two_messages_of_one_session_run_one_after_the_other() -> None:
@@ -505,13 +485,34 @@ async def test_a_reply_that_is_not_unicode_is_the_agents_failure() -> None:
 
     with pytest.raises(AgentFailed):
         await house.ask(half)
-    assert [(r.outcome, r.error, r.reply) for r in await house.stored()] == [("error", "agent_failed", "")]
+    assert [(r.outcome, r.error, r.reply) for r in await house.endings()] == [("error", "agent_failed", "")]
 
 
 async def test_somebody_who_ends_the_process_ends_it() -> None:
     """A keyboard interrupt is not the agent's failure."""
+    house = House()
+    record = (await house.store.accept(new_turn(), 0)).turn
+    journal = Journal(house.store, Claim(record.turn_id, "one", 1), Story(), loop_clock())
     with pytest.raises(KeyboardInterrupt):
-        await House().ask(interrupted)
+        await turn(record, nothing_before, Scripted(interrupted), journal, Policies(WIDE, loop_clock()), [])
+
+
+async def nothing_before() -> list[Past]:
+    return []
+
+
+def new_turn() -> NewTurn:
+    return NewTurn(
+        principal="anna",
+        session_id="talk",
+        agent="scripted",
+        trace_id="t" * 32,
+        request_id="r",
+        source_ip="",
+        message="hello",
+        owner="one",
+        accepted_ns=1,
+    )
 
 
 async def interrupted(current: Turn) -> str:
@@ -557,7 +558,7 @@ async def test_an_unserved_turn_is_observed_and_guarded() -> None:
         (ValueError(), "error", "agent_failed"),
         (ModelUnavailable(), "error", "model_unavailable"),
         (SystemExit(), "error", "agent_failed"),
-        (asyncio.CancelledError(), "error", "agent_failed"),
+        (asyncio.CancelledError(), "cancelled", "turn_cancelled"),
     ],
     ids=lambda value: type(value).__name__,
 )

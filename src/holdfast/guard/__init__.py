@@ -7,7 +7,8 @@ It knows no framework's message types. An adapter hands it something to await an
 from contextvars import ContextVar
 
 from holdfast.events import Emit, Usage
-from holdfast.guard.model import Attempt, Degraded, ModelCrossing, ModelKey
+from holdfast.guard.attempt import Attempt, Degraded, ModelKey
+from holdfast.guard.model import ModelCrossing
 from holdfast.guard.policies import NOBODY, Policies, Who
 from holdfast.guard.sharing import Sharing
 from holdfast.guard.spec import GuardSpec, ToolLimits

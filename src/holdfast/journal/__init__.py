@@ -20,7 +20,8 @@ from holdfast.journal.effects import (
     idempotency_key,
     inside,
 )
-from holdfast.journal.journal import STOPS, UNKEPT, Asked, Entry, Journal, Unkept, digest_of
+from holdfast.journal.entry import UNKEPT, Asked, Entry, Unkept, digest_of
+from holdfast.journal.journal import STOPS, Journal
 from holdfast.journal.shield import shielded
 from holdfast.journal.story import Numbered, Story, encode, read_said
 

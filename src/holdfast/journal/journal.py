@@ -13,16 +13,15 @@ asks for something else than before is stopped, as it would repeat effects under
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from hashlib import blake2b
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from holdfast.clock import NS, Clock, token_hex
+from holdfast.clock import NS, Clock
 from holdfast.errors import Diverged, HandedOver, HoldfastError, InDoubt, NotOwner, StoreUnavailable, TurnCancelled
 from holdfast.events import Event, Usage
-from holdfast.journal.codec import Codec
-from holdfast.journal.effects import DID_NOT_HAPPEN, UNKNOWN, Declared, Happened, Unclear, inside
+from holdfast.journal.effects import DID_NOT_HAPPEN, UNKNOWN, Happened, Unclear, inside
+from holdfast.journal.entry import NOTHING_USED, Asked, Entry, Unkept
 from holdfast.journal.shield import shielded
 from holdfast.journal.story import Story
 from holdfast.resilience import FailureClass
@@ -40,104 +39,6 @@ STOPS = (InDoubt, Diverged, HandedOver, NotOwner, StoreUnavailable, TurnCancelle
 """What stops a turn from outside the call that raises it, which has not failed then."""
 
 _TRY_AGAIN_S = 0.2
-_NOTHING_USED = Usage()
-
-
-def digest_of(*parts: bytes) -> bytes:
-    """Names a request: another one has another digest."""
-    digest = blake2b(digest_size=12)
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return digest.digest()
-
-
-class Asked(NamedTuple):
-    """
-    A call that is about to be made, as the journal tells it from others.
-
-    Attributes:
-        kind: Of what.
-        name: The model or the tool.
-        key: Names the call within the turn; a second call with the same key gets one of its own.
-        digest: Of the request.
-        declared: What it does to the world.
-        codec: How what it returns and raises is kept.
-        args: The request as JSON, for whoever has to find out what happened; None for a model call.
-    """
-
-    kind: UnitKind
-    name: str
-    key: str
-    digest: bytes
-    declared: Declared
-    codec: Codec
-    args: bytes | None = None
-
-
-class Entry:
-    """
-    One call that is not kept, of a turn that is not either: it is made whenever it is asked for.
-
-    Attributes:
-        key: The idempotency key: the same whenever this call is made.
-        path: Names the call within the turn, for the calls that are made inside it.
-        result: What it returned before, encoded; None where it is to be made.
-        failure: What it raised before, encoded; None where it is to be made.
-        usage: What it used before.
-        name: The model or the tool that was asked before.
-    """
-
-    __slots__ = ("failure", "key", "name", "path", "result", "usage")
-
-    def __init__(self, key: str, path: str, name: str) -> None:
-        self.key = key
-        self.path = path
-        self.name = name
-        self.result: bytes | None = None
-        self.failure: bytes | None = None
-        self.usage = _NOTHING_USED
-
-    async def begin(self) -> None:
-        """
-        Keep that it is about to be sent.
-
-        Raises:
-            HoldfastError: it must not be sent: the store did not keep it, somebody else owns the turn by now, or it is
-                to be stopped.
-        """
-
-    async def done(self, result: bytes, usage: Usage = _NOTHING_USED) -> None:
-        """
-        Keep what it returned, even if the task is cancelled meanwhile. Only then may the agent have it.
-
-        Raises:
-            StoreUnavailable, NotOwner: it is not kept.
-        """
-
-    async def failed(self, failure: bytes, usage: Usage = _NOTHING_USED) -> None:
-        """Keep what it raised, as ``done`` keeps what it returned."""
-
-    def cut_short(self) -> None:
-        """It was cancelled: nobody knows what became of it."""
-
-
-class Unkept:
-    """
-    The journal of a turn that nobody keeps.
-
-    Attributes:
-        stopped: What ended the turn, whatever the agent makes of it: never anything.
-    """
-
-    stopped: HoldfastError | None = None
-
-    async def open(self, asked: Asked) -> Entry:
-        """A call that is to be made."""
-        return Entry(token_hex(12), asked.key, asked.name)
-
-
-UNKEPT = Unkept()
 
 
 class Journal(Unkept):
@@ -417,14 +318,14 @@ class Recorded(Entry):
             raise journal.stop(journal.stopped)
         journal.began(self.path)
 
-    async def done(self, result: bytes, usage: Usage = _NOTHING_USED) -> None:
+    async def done(self, result: bytes, usage: Usage = NOTHING_USED) -> None:
         """See ``Entry.done``."""
         if self._journal.met_inside(self.path):
             self.cut_short()
             return
         await self._end(msgspec.structs.replace(self._unit(), state="done", result=result, usage=usage))
 
-    async def failed(self, failure: bytes, usage: Usage = _NOTHING_USED) -> None:
+    async def failed(self, failure: bytes, usage: Usage = NOTHING_USED) -> None:
         """See ``Entry.failed``."""
         if self._journal.met_inside(self.path):
             self.cut_short()

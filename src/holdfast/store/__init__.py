@@ -25,6 +25,7 @@ from holdfast.store.records import (
 )
 from holdfast.store.spec import StoreSpec
 from holdfast.store.sqlite import SQLiteStore
+from holdfast.store.sqlite_restore import put_in_place, schema_of
 
 
 def open_store(spec: StoreSpec, clock: Clock | None = None) -> Store:
@@ -74,5 +75,7 @@ __all__ = [
     "check_unicode",
     "fit_window",
     "open_store",
+    "put_in_place",
+    "schema_of",
     "tokens_in",
 ]
