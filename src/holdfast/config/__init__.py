@@ -26,7 +26,7 @@ from holdfast.config.keys import Key, Section, section_of
 from holdfast.coord.spec import CoordSpec
 from holdfast.errors import Misconfigured
 from holdfast.guard.spec import GuardSpec
-from holdfast.lifecycle.spec import ShutdownSpec
+from holdfast.lifecycle.spec import HealthSpec, ShutdownSpec
 from holdfast.serving import ServerSpec
 from holdfast.store.spec import StoreSpec
 from holdfast.telemetry.spec import TelemetrySpec
@@ -45,15 +45,15 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     store: StoreSpec = StoreSpec()
     coord: CoordSpec = CoordSpec()
     telemetry: TelemetrySpec = TelemetrySpec()
+    health: HealthSpec = HealthSpec()
     shutdown: ShutdownSpec = ShutdownSpec()
     tools: ToolsSpec = ToolsSpec()
 
     def secrets(self) -> list[str]:
-        """The secrets among the settings."""
+        """The secrets among the settings; an address on this machine alone is none."""
         sections = (section for _, section in self)
-        return [
-            value.get_secret_value() for section in sections for _, value in section if isinstance(value, SecretStr)
-        ]
+        held = [value.get_secret_value() for each in sections for _, value in each if isinstance(value, SecretStr)]
+        return [text for text in held if not text.startswith(("sqlite:", "memory:", "local:"))]
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that are the same wherever the same is set, whatever the secrets are."""

@@ -23,7 +23,7 @@ class HealthSpec(BaseModel, frozen=True, extra="forbid", use_attribute_docstring
     timeout_s: float = Field(2.0, gt=0, le=600)
     """Seconds that one check may take; longer is a failure."""
 
-    free_bytes: int = Field(268_435_456, ge=0)
+    free_bytes: int = Field(268_435_456, ge=0, le=1_125_899_906_842_624)
     """Free space in bytes, where the SQLite store and the trace events are written, below which `disk` is degraded."""
 
     required_tools: tuple[str, ...] = ()
