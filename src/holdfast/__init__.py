@@ -13,31 +13,43 @@ from holdfast._version import __version__
 if TYPE_CHECKING:
     from holdfast.adapters import FunctionTurn
     from holdfast.errors import HoldfastError, Misconfigured
+    from holdfast.journal import DID_NOT_HAPPEN, UNKNOWN, Happened, effect, idempotency_key
+    from holdfast.replica import Answer
     from holdfast.runtime import Holdfast
     from holdfast.tools import ToolError
-    from holdfast.turn import Answer, Ask, Turn
+    from holdfast.turn import Ask, Turn
 
 _HOMES = {
-    "Answer": "holdfast.turn",
+    "DID_NOT_HAPPEN": "holdfast.journal",
+    "UNKNOWN": "holdfast.journal",
+    "Answer": "holdfast.replica",
     "Ask": "holdfast.turn",
     "FunctionTurn": "holdfast.adapters",
+    "Happened": "holdfast.journal",
     "Holdfast": "holdfast.runtime",
     "HoldfastError": "holdfast.errors",
     "Misconfigured": "holdfast.errors",
     "ToolError": "holdfast.tools",
     "Turn": "holdfast.turn",
+    "effect": "holdfast.journal",
+    "idempotency_key": "holdfast.journal",
 }
 
 __all__ = [
+    "DID_NOT_HAPPEN",
+    "UNKNOWN",
     "Answer",
     "Ask",
     "FunctionTurn",
+    "Happened",
     "Holdfast",
     "HoldfastError",
     "Misconfigured",
     "ToolError",
     "Turn",
     "__version__",
+    "effect",
+    "idempotency_key",
 ]
 
 

@@ -7,13 +7,13 @@ people or models wrote: observers other than the caller's own stream leave them 
 
 ::
 
-    turn.started ─▶ model.started ─▶ text.delta* ─▶ model.finished ─┬─▶ turn.ended
+    turn.started ─▶ model.started ─▶ text.delta* ─▶ model.finished ─┬─▶ turn.ended, turn.suspended
                         ▲                                           │
                         └──── tool.finished ◀── tool.started ◀──────┘
 """
 
-from collections.abc import Callable
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 
@@ -33,7 +33,7 @@ OUTCOMES: tuple[Outcome, ...] = (
 CONTENT = frozenset({"text", "args", "result", "reply"})
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     What a turn, or one model call, used.
 
@@ -42,12 +42,14 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         tool_calls: Tool calls that were started.
         input_tokens: As the provider counts them; cached tokens are among them.
         output_tokens: As the provider counts them; reasoning tokens are among them.
+        cost_nanos: What the tokens cost, in nano-dollars; those of a model whose price is not known count nothing.
     """
 
     model_calls: int = 0
     tool_calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    cost_nanos: int = 0
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
@@ -55,23 +57,31 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
             tool_calls=self.tool_calls + other.tool_calls,
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
+            cost_nanos=self.cost_nanos + other.cost_nanos,
         )
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # It holds nothing that could be part of a cycle.
     """One fact. ``name`` is what it is called in the stream, in logs and in the documentation."""
 
     name: ClassVar[str] = ""
 
 
 class TurnStarted(Event, frozen=True, kw_only=True):
-    """The turn holds its session's place and begins."""
+    """
+    The turn is accepted, and kept: it will end, whatever happens to this server.
+
+    It begins once the earlier turns of its session have ended. ``generation`` counts the servers that ran it: one that
+    goes on where another left it tells what that one could not keep anew, so events numbered above ``after`` are void.
+    """
 
     name: ClassVar[str] = "turn.started"
     session_id: str
     turn_id: str
     trace_id: str
     agent: str
+    generation: int = 1
+    after: int = 0
 
 
 class ModelStarted(Event, frozen=True, kw_only=True):
@@ -91,7 +101,13 @@ class TextDelta(Event, frozen=True, kw_only=True):
 
 
 class ModelFinished(Event, frozen=True, kw_only=True):
-    """The attempt ended. ``first_token_s`` is None where the answer was not streamed or never began."""
+    """
+    The attempt ended. ``first_token_s`` is None where the answer was not streamed or never began.
+
+    Tokens are as the provider counts them: those read from its cache and written to it are among ``input_tokens``,
+    reasoning is among ``output_tokens``. ``cost_nanos`` is what they cost, in nano-dollars; None where the model's price is
+    not known.
+    """
 
     name: ClassVar[str] = "model.finished"
     call: int
@@ -102,6 +118,10 @@ class ModelFinished(Event, frozen=True, kw_only=True):
     first_token_s: float | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_nanos: int | None = None
     error: str | None = None
 
 
@@ -149,6 +169,22 @@ class TurnEnded(Event, frozen=True, kw_only=True):
     error: str | None = None
 
 
+class TurnSuspended(Event, frozen=True, kw_only=True):
+    """
+    The turn goes on later: on another server, or once somebody has said what became of a call.
+
+    ``because`` is an error code, and ``unit`` the key of that call.
+    """
+
+    name: ClassVar[str] = "turn.suspended"
+    session_id: str
+    turn_id: str
+    trace_id: str
+    agent: str
+    because: str
+    unit: str | None = None
+
+
 EVERY_EVENT: tuple[type[Event], ...] = (
     TurnStarted,
     ModelStarted,
@@ -157,6 +193,7 @@ EVERY_EVENT: tuple[type[Event], ...] = (
     FallbackUsed,
     ToolStarted,
     ToolFinished,
+    TurnSuspended,
     TurnEnded,
 )
 
@@ -183,3 +220,6 @@ class TurnIds(NamedTuple):
 
 Observer = Callable[[TurnIds, Event], None]
 """Takes in what happens. Never blocks; one that raises is counted and left out of that event."""
+
+Takers = Mapping[type[Event], Callable[[TurnIds, Any], None]]
+"""What takes in events of which kinds: an observer that is not asked about the others."""

@@ -1,36 +1,41 @@
 """
 One turn, top to bottom: read this first.
 
-A turn is somebody asking and the agent answering. ``turn`` below is the whole of it, in order; each line names the
-part that does the work. The agent in the middle is yours: it reaches models and tools through ``Turn.guard``.
+A turn is somebody asking and the agent answering. ``accept`` keeps what is asked, and from there on it ends, whoever
+dies meanwhile; ``turn`` below is the whole of the rest, in order, and each line names the part that does the work. The
+agent in the middle is yours: it reaches models and tools through ``Turn.guard``.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
 import msgspec
 
-from holdfast.clock import NS, Clock
+from holdfast.clock import NS
 from holdfast.errors import (
     AgentFailed,
     DeadlineExceeded,
+    HandedOver,
     HoldfastError,
+    InDoubt,
+    NotOwner,
     SessionBusy,
     StoreUnavailable,
     TimedOut,
     TurnCancelled,
     Unprocessable,
 )
-from holdfast.events import Emit, Event, Observer, Outcome, TextDelta, TurnEnded, TurnIds, TurnStarted, Usage
+from holdfast.events import Emit, Event, Observer, Outcome, TextDelta, TurnEnded, TurnIds, TurnStarted, TurnSuspended
 from holdfast.guard import Guard, Policies, Who
-from holdfast.resilience import Priority, Turnstile, within
-from holdfast.store import Conversation, Past, Store, TurnRecord, check_unicode
+from holdfast.journal import Journal
+from holdfast.resilience import Priority, within
+from holdfast.store import Accepted, Ending, NewTurn, Past, Store, TurnRecord, check_unicode
 
 STORE_S = 10.0
-"""Seconds the store may take to give a conversation, or to keep a turn, whatever is left of the turn's own time."""
+"""Seconds the store may take to accept a turn, whatever is left of the caller's patience."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +46,10 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
         principal: Whose conversation it is, from the credential and not from the body.
         streams: Whether somebody watches the answer arrive; the agent need not stream otherwise.
         priority: How much it matters, when more is asked than can be answered.
+        key: The caller's idempotency key: what is asked under it again is the same turn. None for none.
+        digest: Of everything the same key must come with.
+        webhook: Where to tell that it has ended; None for nowhere.
+        waits: Whether it waits for as long as earlier turns of its session take; else for ``session_wait_s``.
     """
 
     message: str
@@ -51,6 +60,10 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     source_ip: str = ""
     streams: bool = False
     priority: Priority = Priority.INTERACTIVE
+    key: str | None = None
+    digest: bytes = b""
+    webhook: str | None = None
+    waits: bool = False
 
 
 class Reply(NamedTuple):
@@ -70,29 +83,6 @@ class Reply(NamedTuple):
     tokens: int
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    A turn that succeeded, as its caller gets it.
-
-    Attributes:
-        model: The model that was asked last, or None.
-        degraded: Whether another model than the one that was meant to gave the last answer.
-        via: That model.
-        because: The class of failure, or the code of the refusal, that made it so.
-    """
-
-    session_id: str
-    turn_id: str
-    trace_id: str
-    reply: str
-    outcome: Outcome
-    model: str | None
-    usage: Usage
-    degraded: bool = False
-    via: str | None = None
-    because: str | None = None
-
-
 class Turn:
     """
     What an agent is given for one turn.
@@ -108,10 +98,10 @@ class Turn:
 
     __slots__ = ("emit", "guard", "ids", "message", "past", "principal", "streams")
 
-    def __init__(self, ask: Ask, ids: TurnIds, past: Sequence[Past], guard: Guard, emit: Emit) -> None:
-        self.message = ask.message
-        self.principal = ask.principal
-        self.streams = ask.streams
+    def __init__(self, record: TurnRecord, ids: TurnIds, past: Sequence[Past], guard: Guard, emit: Emit) -> None:
+        self.message = record.message
+        self.principal = record.principal
+        self.streams = record.streams
         self.ids = ids
         self.past = past
         self.guard = guard
@@ -142,60 +132,115 @@ class Agent(Protocol):
         """Answer ``turn.message``. Whatever it raises ends the turn with that error."""
 
 
+Recall = Callable[[], Awaitable[Sequence[Past]]]
+"""Waits until the earlier turns of the session have ended, and gives the past; or raises SessionBusy."""
+
+
 class Parts(NamedTuple):
     """What a turn is made with: picked once by the runtime, the same for every turn."""
 
     policies: Policies
     store: Store
-    places: Turnstile
     session_wait_s: float
     history_tokens: int
+    replica: str
 
 
-async def turn(ask: Ask, agent: Agent, parts: Parts, observers: Sequence[Observer]) -> Answer:
+async def accept(ask: Ask, agent: str, parts: Parts) -> Accepted:
     """
-    One turn.
+    Keep what is asked: from here on the turn ends, whatever happens to this server.
 
     Raises:
-        Unprocessable: what was asked is not Unicode; nothing was done.
-        SessionBusy: an earlier turn of the session did not end in time; nothing was done.
-        StoreUnavailable: the store did not answer: before the agent ran, or its answer could not be kept.
-        TurnCancelled: the task was cancelled while the agent ran; the outcome is stored.
-        HoldfastError: the agent did not succeed; the outcome is stored.
-        asyncio.CancelledError: the task was cancelled before the turn had begun; nothing was done.
+        Unprocessable: what was asked is not Unicode; KeyReused: the key was used for something else.
+        SessionBusy: an earlier turn of the session has not ended, and this one does not wait.
+        StoreUnavailable: the store did not answer. It may have been accepted; with a key, asking again tells.
     """
     check_unicode(ask.message)
-    clock, turn_s = parts.policies.clock, parts.policies.spec.turn_s
-    admitted, started_ns = clock.now(), clock.wall_ns()
-    session = (ask.principal, ask.session_id)
-    async with parts.places.hold(session, min(parts.session_wait_s, turn_s), _busy):
-        conversation = await _recall(parts.store, session, parts.history_tokens)
-        ids = TurnIds(ask.session_id, f"{conversation.id}-{conversation.turns + 1}", ask.trace_id, agent.name)
-        emit = _emitter(ids, observers)
-        guard = Guard(parts.policies, emit, Who(ask.principal, agent.name))
-        emit(TurnStarted(session_id=ids.session_id, turn_id=ids.turn_id, trace_id=ids.trace_id, agent=ids.agent))
-
-        left_s = turn_s - (clock.now() - admitted) / NS
-        ending = await _answer(agent, Turn(ask, ids, conversation.past, guard, emit), left_s, clock)
-
-        record = _record(ask, conversation, ids, ending, guard.usage(), started_ns, clock.now() - admitted)
-        ending = await _keep(parts.store, record, ending, clock)
-        emit(_ended(ids, ending, guard.usage(), (clock.now() - admitted) / NS))
-    if ending.error is not None:
-        raise ending.error
-    instead = guard.model.degraded
-    return Answer(
-        session_id=ids.session_id,
-        turn_id=ids.turn_id,
-        trace_id=ids.trace_id,
-        reply=ending.reply.text,
-        outcome=ending.outcome,
-        model=guard.model.latest_model,
-        usage=guard.usage(),
-        degraded=instead is not None,
-        via=instead and instead.via,
-        because=instead and instead.because,
+    new = NewTurn(
+        principal=ask.principal,
+        session_id=ask.session_id,
+        agent=agent,
+        trace_id=ask.trace_id,
+        request_id=ask.request_id,
+        source_ip=ask.source_ip,
+        message=ask.message,
+        owner=parts.replica,
+        accepted_ns=parts.policies.clock.wall_ns(),
+        streams=ask.streams,
+        key=ask.key,
+        digest=ask.digest,
+        webhook=ask.webhook,
+        waits=ask.waits or parts.session_wait_s > 0,
     )
+    try:
+        async with asyncio.timeout(STORE_S):
+            return await parts.store.accept(new, parts.history_tokens)
+    except SessionBusy as busy:
+        raise SessionBusy(retry_after_s=1.0) from busy
+    except TimeoutError as late:
+        raise StoreUnavailable(f"the store did not accept the turn within {STORE_S:g} s") from late
+
+
+async def turn(
+    record: TurnRecord,
+    recall: Recall,
+    agent: Agent,
+    journal: Journal,
+    policies: Policies,
+    observers: Sequence[Observer],
+) -> TurnRecord:
+    """
+    One turn that was accepted, or that another server left: it has ended when this returns.
+
+    Args:
+        record: What is asked.
+        recall: Its place in the session, and the earlier turns of the conversation.
+        agent: Who answers.
+        journal: Where its calls are kept.
+        policies: What its calls pass through.
+        observers: Who is told what happens.
+
+    Raises:
+        InDoubt: it waits for somebody to say what became of a call.
+        HandedOver, NotOwner: it goes on elsewhere.
+        StoreUnavailable: how it ended could not be kept; whoever can reach the store goes on with it.
+        HoldfastError: the agent did not succeed; the outcome is stored.
+    """
+    clock, turn_s = policies.clock, policies.spec.turn_s
+    ids = TurnIds(record.session_id, record.turn_id, record.trace_id, agent.name)
+    emit = _emitter(ids, (lambda _, event: journal.story.take(event), *observers))
+    guard = Guard(policies, emit, Who(record.principal, agent.name), journal)
+    emit(_started(ids, record, journal))
+
+    try:
+        past = await recall()
+        async with within(clock, turn_s, DeadlineExceeded):
+            reply = await agent.answer(Turn(record, ids, past, guard, emit))
+        ended = _Ended(_readable(reply, agent.name))
+    except (KeyboardInterrupt, GeneratorExit):
+        raise  # Somebody ends the whole process, and not the agent this turn.
+    except BaseException as error:  # noqa: BLE001 - whatever it raises is this turn's outcome, `sys.exit` too
+        ended = _Ended(_NO_REPLY, _known(error, agent.name, journal))
+
+    if journal.stopped is not None:
+        ended = _Ended(_NO_REPLY, journal.stopped)
+    ending = _ending(ended, guard, clock.wall_ns() - record.started_ns)
+    last: TurnEnded | TurnSuspended = _last(ids, ending)
+    try:
+        if isinstance(ended.error, InDoubt | HandedOver):
+            last = _suspended(ids, ended.error, journal)
+            await journal.suspend(last)
+        elif isinstance(ended.error, NotOwner | StoreUnavailable):
+            raise ended.error
+        else:
+            await journal.end(ending, last)
+    except (NotOwner, StoreUnavailable) as lost:
+        emit(_suspended(ids, lost, journal))
+        raise
+    emit(last)
+    if ended.error is not None:
+        raise ended.error
+    return msgspec.structs.replace(record, state="ended", owner=None, ending=ending)
 
 
 @asynccontextmanager
@@ -210,27 +255,24 @@ async def unserved_turn(ids: TurnIds, policies: Policies, observers: Sequence[Ob
     clock, turn_s = policies.clock, policies.spec.turn_s
     guard = Guard(policies, emit, Who(agent=ids.agent))
     began = clock.now()
-    ending = _Ending(_NO_REPLY)
+    ended = _Ended(_NO_REPLY)
     emit(TurnStarted(session_id=ids.session_id, turn_id=ids.turn_id, trace_id=ids.trace_id, agent=ids.agent))
     try:
         async with within(clock, turn_s, DeadlineExceeded):
             yield guard
     except BaseException as error:
-        ending = _Ending(_NO_REPLY, _known(error, ids.agent))
+        stopped = isinstance(error, asyncio.CancelledError | GeneratorExit)
+        ended = _Ended(_NO_REPLY, TurnCancelled() if stopped else _known(error, ids.agent))
         raise
     finally:
-        emit(_ended(ids, ending, guard.usage(), (clock.now() - began) / NS))
+        emit(_last(ids, _ending(ended, guard, clock.now() - began)))
 
 
-class _Ending(NamedTuple):
+class _Ended(NamedTuple):
     """How the agent's part ended: with its reply, or with what came instead."""
 
     reply: Reply
     error: HoldfastError | None = None
-
-    @property
-    def code(self) -> str | None:
-        return None if self.error is None else self.error.code
 
     @property
     def outcome(self) -> Outcome:
@@ -241,22 +283,13 @@ class _Ending(NamedTuple):
                 return "cancelled"
             case TimedOut():
                 return "timeout"
+            case SessionBusy():
+                return "rejected"
             case _:
                 return "error"
 
 
 _NO_REPLY = Reply("", "", b"", 0)
-
-
-async def _answer(agent: Agent, current: Turn, left_s: float, clock: Clock) -> _Ending:
-    """Ask the agent, within the turn's one deadline."""
-    try:
-        async with within(clock, left_s, DeadlineExceeded):
-            return _Ending(_readable(await agent.answer(current), agent.name))
-    except (KeyboardInterrupt, GeneratorExit):
-        raise  # Somebody ends the whole process, and not the agent this turn.
-    except BaseException as error:  # noqa: BLE001 - whatever it raises is this turn's outcome, `sys.exit` too
-        return _Ending(_NO_REPLY, _known(error, agent.name))
 
 
 def _readable(reply: Reply, agent: str) -> Reply:
@@ -267,100 +300,75 @@ def _readable(reply: Reply, agent: str) -> Reply:
     return reply
 
 
-def _known(error: BaseException, agent: str) -> HoldfastError:
-    """``error`` as one of ours."""
-    if isinstance(error, HoldfastError):
-        return error
+def _known(error: BaseException, agent: str, journal: Journal | None = None) -> HoldfastError:
+    """
+    ``error`` as one of ours. What stopped the journal is why, whatever the agent made of it.
+
+    A turn that is cancelled, by nobody who said why, is one of a server that stops.
+    """
     this = asyncio.current_task()
     cancelled = isinstance(error, asyncio.CancelledError) and this is not None and this.cancelling() > 0
-    if cancelled or isinstance(error, GeneratorExit):
-        return TurnCancelled()
+    if journal is not None and (journal.stopped is not None or cancelled):
+        return journal.stop(HandedOver(retry_after_s=1.0) if journal.store.lasts else TurnCancelled())
+    if isinstance(error, HoldfastError):
+        return error
     failed = AgentFailed(f"the agent {agent} raised {type(error).__name__}")
     failed.__cause__ = error
     return failed
 
 
-def _record(
-    ask: Ask,
-    conversation: Conversation,
-    ids: TurnIds,
-    ending: _Ending,
-    usage: Usage,
-    started_ns: int,
-    duration_ns: int,
-) -> TurnRecord:
-    return TurnRecord(
+def _started(ids: TurnIds, record: TurnRecord, journal: Journal) -> TurnStarted:
+    return TurnStarted(
+        session_id=ids.session_id,
         turn_id=ids.turn_id,
-        conversation_id=conversation.id,
-        number=conversation.turns + 1,
-        principal=ask.principal,
-        session_id=ask.session_id,
+        trace_id=ids.trace_id,
         agent=ids.agent,
-        trace_id=ask.trace_id,
-        request_id=ask.request_id,
-        source_ip=ask.source_ip,
-        message=ask.message,
-        reply=ending.reply.text,
-        outcome=ending.outcome,
-        error=ending.code,
-        usage=usage,
-        format=ending.reply.format,
-        messages=ending.reply.messages if ending.error is None else None,
-        tokens=ending.reply.tokens,
-        started_ns=started_ns,
-        duration_ns=duration_ns,
+        generation=record.generation,
+        after=journal.story.after,
     )
 
 
-async def _recall(store: Store, session: tuple[str, str], window_tokens: int) -> Conversation:
-    try:
-        async with asyncio.timeout(STORE_S):
-            return await store.recall(*session, window_tokens)
-    except TimeoutError as late:
-        raise StoreUnavailable(f"the store did not give the conversation within {STORE_S:g} s") from late
+def _suspended(ids: TurnIds, why: HoldfastError, journal: Journal) -> TurnSuspended:
+    return TurnSuspended(
+        session_id=ids.session_id,
+        turn_id=ids.turn_id,
+        trace_id=ids.trace_id,
+        agent=ids.agent,
+        because=why.code,
+        unit=None if journal.in_doubt is None else journal.in_doubt.key,
+    )
 
 
-async def _keep(store: Store, record: TurnRecord, ending: _Ending, clock: Clock) -> _Ending:
-    """
-    Store how the turn ended. A turn that could not be stored did not succeed, whatever the agent answered.
-
-    A turn that is cancelled now has ended already: it is stored to the end, so that its caller hears what is stored.
-    """
-    keeping = asyncio.get_running_loop().create_task(store.record(record))  # A group would cancel it with the turn.
-    give_up = clock.now() + round(STORE_S * NS)
-    while not keeping.done() and (left_ns := give_up - clock.now()) > 0:
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait((keeping,), timeout=left_ns / NS)
-    try:
-        if not keeping.done():
-            keeping.cancel()
-            raise StoreUnavailable(f"the store did not keep the turn within {STORE_S:g} s")
-        keeping.result()
-    except HoldfastError as unstored:
-        return _Ending(_NO_REPLY, ending.error or unstored)
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a store raises, the turn ends
-        raised = StoreUnavailable(f"the store raised {type(error).__name__}")
-        raised.__cause__ = error
-        return _Ending(_NO_REPLY, ending.error or raised)
-    return ending
+def _ending(ended: _Ended, guard: Guard, duration_ns: int) -> Ending:
+    reply, error, instead = ended.reply, ended.error, guard.model.degraded
+    return Ending(
+        outcome=ended.outcome,
+        reply=reply.text,
+        error=None if error is None else error.code,
+        detail="" if error is None else error.detail,
+        usage=guard.usage(),
+        model=guard.model.latest_model,
+        via=instead and instead.via,
+        because=instead and instead.because,
+        format=reply.format,
+        messages=reply.messages if error is None else None,
+        tokens=reply.tokens,
+        duration_ns=max(0, duration_ns),
+    )
 
 
-def _ended(ids: TurnIds, ending: _Ending, usage: Usage, duration_s: float) -> TurnEnded:
+def _last(ids: TurnIds, ending: Ending) -> TurnEnded:
     return TurnEnded(
         session_id=ids.session_id,
         turn_id=ids.turn_id,
         trace_id=ids.trace_id,
         agent=ids.agent,
         outcome=ending.outcome,
-        reply=ending.reply.text,
-        usage=usage,
-        duration_s=duration_s,
-        error=ending.code,
+        reply=ending.reply,
+        usage=ending.usage,
+        duration_s=ending.duration_ns / NS,
+        error=ending.error,
     )
-
-
-def _busy() -> SessionBusy:
-    return SessionBusy(retry_after_s=1.0)
 
 
 def _emitter(ids: TurnIds, observers: Sequence[Observer]) -> Emit:

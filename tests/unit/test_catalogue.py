@@ -20,6 +20,8 @@ from holdfast.telemetry.terms import UNITS
 NAMES = """
 agent_http_requests_total                counter    method:6 route:60 code:24
 agent_http_request_duration_seconds      histogram  method:6 route:60
+agent_turns_resumed_total                counter    agent:30
+agent_turns_suspended_total              counter    agent:30 because:4
 agent_turns_total                        counter    agent:30 outcome:7
 agent_turn_duration_seconds              histogram  agent:30
 agent_turn_first_token_seconds           histogram  agent:30

@@ -353,7 +353,7 @@ async def test_no_content_is_in_any_line_nor_in_any_metric(how: str) -> None:
     )
     tracing = Tracing(clock)
     tracing.start = own.start
-    watch = [log_turns, metrics.observe, TraceEvents(events.append, clock).observe]
+    watch = [log_turns, metrics.observe, TraceEvents(lambda line: events.append(line()), clock).observe]
     house = House(turn_s=5, tracing=tracing, watch=watch)
     try:
         await house.ask(Chatty(how), MARKER, MARKER)

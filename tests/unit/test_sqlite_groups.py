@@ -12,8 +12,19 @@ import pytest
 
 from holdfast.errors import KeyReused, NotOwner, StoreUnavailable, Unprocessable
 from holdfast.store import Heard, SQLiteStore, worker
-from holdfast.store.sqlite import SQL
-from holdfast.testing.store_words import HALF_A_PAIR, ask, claim_of, make_ending, make_unit, numbers, read, talk
+from holdfast.store.sqlite_steps import SQL
+from holdfast.testing.store_words import (
+    AGENTS,
+    HALF_A_PAIR,
+    LONG_S,
+    ask,
+    claim_of,
+    make_ending,
+    make_unit,
+    numbers,
+    read,
+    talk,
+)
 
 if TYPE_CHECKING:
     from tests.unit.sqlite_stores import Held, opened, results
@@ -143,6 +154,25 @@ async def test_a_cancelled_caller_harms_nobody_and_its_job_is_done_or_not(path: 
             held.let_go()
         assert [task.cancelled() for task in asked] == [False, True, False]
         assert [await numbers(store, name) for name in "abc"] == [[1], [1], [1]]
+
+
+async def test_a_turn_that_its_owner_did_not_wait_for_is_free_after_its_next_beat(path: Path) -> None:
+    """Nobody would run it: its owner lives, and does not know of it."""
+    async with opened(path) as store:
+        free = (await ask(store, "free")).turn
+        await store.suspend(claim_of(free))
+        async with Held(store) as held, asyncio.TaskGroup() as group:
+            asked = await results(group, ask(store, "x"), store.claim("a", AGENTS, LONG_S, 10), ask(store, "y"))
+            await asyncio.sleep(0)
+            asked[0].cancel()
+            asked[1].cancel()
+            await asyncio.sleep(0)
+            held.let_go()
+        await store.ping()
+        await store.beat("a")
+        claimed = await store.claim("b", AGENTS, LONG_S, 10)
+        assert [(turn.session_id, turn.generation) for turn in claimed] == [("x", 2), ("free", 3)]
+        assert (await read(store, asked[2].result().turn)).owner == "a"
 
 
 async def test_who_listens_is_told_though_the_caller_is_gone(path: Path) -> None:

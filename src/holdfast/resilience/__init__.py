@@ -38,7 +38,6 @@ from holdfast.resilience.retry import Budget, Retry
 from holdfast.resilience.share import Share, SharedNeed, ShareUnavailable
 from holdfast.resilience.shed import Priority, Shedder, ShedRefused, ShedStats
 from holdfast.resilience.timeout import Deadline, Timeout
-from holdfast.resilience.turnstile import Turnstile
 
 __all__ = [
     "ENDED_WELL",
@@ -82,7 +81,6 @@ __all__ = [
     "Sink",
     "State",
     "Timeout",
-    "Turnstile",
     "Why",
     "classify",
     "per",

@@ -166,6 +166,11 @@ class Shedder:
         )
 
     @property
+    def saturated(self) -> bool:
+        """Whether so many are inside and wait that nobody else may wait, of whatever class."""
+        return self._in_use + self._queued() >= 3 * self._limit
+
+    @property
     def quiescent(self) -> bool:
         """Nobody is inside and nobody waits: to forget this shedder would change nothing but counts and estimates."""
         return not self._in_use  # Nobody waits where there is room.
