@@ -47,6 +47,15 @@ async def stuck(turn):
     return "never"
 
 
+async def busy(turn):
+    """Says "one ", and holds up the loop once there is a file called go."""
+    turn.say("one ")
+    while not Path("go").exists():
+        await asyncio.sleep(0.01)
+    while True:
+        pass
+
+
 async def stubborn(turn):
     turn.say("one ")
     while True:
@@ -105,6 +114,11 @@ class Process:
     @property
     def url(self) -> str:
         return self.wait_for(r"API +(https?://\S+)")[1]
+
+    def ended_by(self, number: signal.Signals) -> bool:
+        """Whether it has ended; while it has not, send it one more signal."""
+        self._process.send_signal(number)
+        return self._process.poll() is not None
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
+from unittest import mock
 
 import httpx2
 import pytest
@@ -26,6 +27,7 @@ from holdfast.errors import StoreUnavailable
 from holdfast.server import run_server
 from holdfast.server.auth import make_key
 from holdfast.server.process import Listening
+from holdfast.store import open_store
 
 T = TypeVar("T")
 PATIENCE_S = 20.0
@@ -51,7 +53,7 @@ class Switch:
         self.down = False
 
     def __getattr__(self, name: str) -> Any:
-        if self.down and name not in {"open", "close"}:
+        if self.down and name not in {"open", "close", "listen", "lasts"}:
 
             async def refuse(*_: object) -> None:
                 raise StoreUnavailable("the disk is on fire")
@@ -80,9 +82,10 @@ class Server:
         self.began: defaultdict[str, threading.Event] = defaultdict(threading.Event)
         real = Clock()
         clock = Clock(lambda: real.now() + self._skipped_ns, lambda: real.wall_ns() + self._skipped_ns)
-        self.hold = Holdfast(load(environ={}, flags=flags).settings, environ=environ, clock=clock)
-        self.store: Any = Switch(self.hold.store)
-        self.hold.store = self.store
+        with mock.patch("holdfast.runtime.open_store", lambda *spec: Switch(open_store(*spec))):
+            self.hold = Holdfast(load(environ={}, flags=flags).settings, environ=environ, clock=clock)
+        self.hold.heartbeat._clock = real  # Where time is skipped, the loop is not late.
+        self.store: Any = self.hold.store
         for name, agent in {"echo": _echo, "past": _past, "talk": self._talk, "fails": _fails}.items():
             self.hold.serve(agent, name)
         self._up = threading.Event()
@@ -179,9 +182,9 @@ async def _fails(_turn: FunctionTurn) -> str:
 
 
 class Sent(NamedTuple):
-    """One server-sent event."""
+    """One server-sent event; ``id`` is None where it has none."""
 
-    id: int
+    id: int | None
     name: str
     data: Any
 
@@ -206,12 +209,44 @@ class Api:
         return response.json()
 
     @contextmanager
-    def stream(self, message: str, session: str | None = None, agent: str | None = None) -> Iterator[Iterator[Sent]]:
-        body, headers = asked(message, session, agent), {"accept": "text/event-stream"}
-        with self.http.stream("POST", "/v1/chat", json=body, headers=headers) as response:
+    def stream(
+        self, message: str, session: str | None = None, agent: str | None = None, **headers: str
+    ) -> Iterator[Iterator[Sent]]:
+        body = asked(message, session, agent)
+        with self._events("POST", "/v1/chat", headers, json=body) as events:
+            yield events
+
+    @contextmanager
+    def watch(self, turn_id: str, **headers: str) -> Iterator[Iterator[Sent]]:
+        with self._events("GET", f"/v1/turns/{turn_id}/events", headers) as events:
+            yield events
+
+    @contextmanager
+    def _events(self, method: str, path: str, headers: dict[str, str], **more: Any) -> Iterator[Iterator[Sent]]:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        with self.http.stream(method, path, headers={"accept": "text/event-stream", **named}, **more) as response:
             assert response.status_code == 200, response.read()
             assert response.headers["content-type"].partition(";")[0] == "text/event-stream"
             yield _read_events(response.iter_lines())
+
+    def begin(self, message: str, session: str | None = None, agent: str | None = None, **more: Any) -> Any:
+        """What is said of a turn that begins in the background."""
+        response = self.http.post("/v1/turns", json={**asked(message, session, agent), **more})
+        assert response.status_code == 202, response.text
+        return response.json()
+
+    def turn(self, turn_id: str) -> Any:
+        response = self.get(f"/v1/turns/{turn_id}")
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def ended(self, turn_id: str) -> Any:
+        """The turn, once it has ended."""
+        with self.watch(turn_id) as events:
+            list(events)
+        turn = self.turn(turn_id)
+        assert turn["state"] == "ended"
+        return turn
 
     def get(self, path: str, **more: Any) -> httpx2.Response:
         return self.http.get(path, **more)
@@ -230,7 +265,8 @@ def _read_events(lines: Iterator[str]) -> Iterator[Sent]:
     for line in lines:
         if not line:
             if fields:
-                yield Sent(int(fields["id"]), fields["event"], json.loads(fields["data"]))
+                number = int(fields["id"]) if "id" in fields else None
+                yield Sent(number, fields["event"], json.loads(fields["data"]))
             fields = {}
         elif not line.startswith(":"):
             name, _, value = line.partition(": ")
@@ -269,7 +305,7 @@ class Wire:
         self.socket.close()
 
 
-MAYBE = {"retry_after", "guard", "key_class", "reason"}
+MAYBE = {"turn_id", "retry_after", "guard", "key_class", "reason"}
 """What a problem says where it can."""
 
 

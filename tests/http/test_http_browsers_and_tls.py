@@ -38,7 +38,8 @@ def allowed(response: Any) -> str | None:
 def test_a_page_that_is_named_may_call(friendly: Server, connect: Connect) -> None:
     response = connect(friendly).post("hello", headers={"origin": PAGE})
     assert (response.status_code, allowed(response)) == (200, PAGE)
-    assert response.headers["access-control-expose-headers"] == "retry-after, traceparent, x-request-id"
+    exposed = "location, retry-after, traceparent, x-request-id, idempotent-replayed"
+    assert response.headers["access-control-expose-headers"] == exposed
     assert "Origin" in response.headers["vary"]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.http.conftest import Api, Connect, Log, Serve, Server
+    from tests.http.conftest import Api, Connect, Log, ReadEvents, Serve, Server
 
 STREAM = "text/event-stream"
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -93,7 +93,7 @@ def test_a_session_that_is_taken_is_a_conflict_where_nobody_waits(serve: Serve, 
 
 
 def test_a_message_that_still_waits_when_the_server_stops_is_answered(
-    serve: Serve, connect: Connect, said: str
+    serve: Serve, connect: Connect, said: str, read_events: ReadEvents
 ) -> None:
     server = serve()
     with ThreadPoolExecutor() as pool:
@@ -103,10 +103,14 @@ def test_a_message_that_still_waits_when_the_server_stops_is_answered(
         while server.hold.drain.in_progress < 3:
             pass
         server.stop()
-        for refused in (running, *waiting):
-            assert refused.result().status_code == 503
-            assert refused.result().headers["content-type"] == "application/problem+json"
-    assert running.result().json()["code"] == "turn_cancelled"
+        plain, streamed = waiting
+        for stopped in (running, plain):
+            assert stopped.result().status_code == 503
+            assert stopped.result().headers["content-type"] == "application/problem+json"
+            assert stopped.result().json()["code"] == "turn_cancelled"
+        *_, ended, error = read_events(iter(streamed.result().text.splitlines()))
+    assert (ended.name, ended.data["outcome"]) == ("turn.ended", "cancelled")
+    assert (error.id, error.name, error.data["code"]) == (None, "error", "turn_cancelled")
 
 
 # Ids

@@ -153,12 +153,14 @@ def test_who_is_not_let_in_is_counted_by_why(serve: Serve, connect: Connect) -> 
     assert counted == {"missing": 1, "unknown": 2, "expired": 1, "revoked": 1, "scope": 1, "origin": 2}
 
 
-def test_a_component_that_fails_is_told_at_once(serve: Serve, connect: Connect) -> None:
-    server = serve()
+def test_a_component_that_fails_is_told_with_its_age(serve: Serve, connect: Connect) -> None:
+    server = serve(health__every_s=0.02)
     api = connect(server)
     assert Page(api)("agent_health_check_state", check="store", state="healthy") == 1
     server.store.down = True
-    page = Page(api)
+    while (page := Page(api))("agent_health_check_state", check="store", state="unhealthy") != 1:
+        pass
+    assert 0 <= page("agent_health_check_age_seconds", check="store") < 60
     assert page("agent_health_check_state", check="store", state="healthy") == 0
     assert page("agent_health_check_state", check="store", state="unhealthy") == 1
 

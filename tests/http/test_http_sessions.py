@@ -41,7 +41,18 @@ def test_a_session_shows_its_turns_latest_first_and_page_by_page(api: Api, said:
     assert {key: turn[key] for key in ("turn_id", "trace_id", "reply", "outcome", "usage")} == {
         key: answer[key] for key in ("turn_id", "trace_id", "reply", "outcome", "usage")
     }
-    assert set(turn) - set(answer) == {"number", "agent", "started_at", "duration_s", "message", "error"}
+    assert set(turn) - set(answer) == {*("number", "agent", "started_at", "state", "duration_s", "message", "error")}
+
+
+def test_a_turn_that_runs_is_shown_without_an_end(server: Server, api: Api, said: str) -> None:
+    with api.stream(said, said, "talk") as events:
+        next(events)
+        turn = api.get(f"/v1/sessions/{said}").json()["turns"][0]
+        assert (turn["state"], turn["outcome"], turn["duration_s"], turn["reply"]) == ("running", None, None, "")
+        server.release(said)
+        list(events)
+    turn = api.get(f"/v1/sessions/{said}").json()["turns"][0]
+    assert (turn["state"], turn["outcome"], turn["reply"]) == ("ended", "success", "one two")
 
 
 def test_a_failed_turn_is_shown_with_its_error_and_without_its_text(api: Api, said: str) -> None:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
 
-from holdfast.errors import DeadlineExceeded
-from holdfast.events import EVERY_EVENT, TextDelta, ToolStarted, TurnIds
-from holdfast.server.feed import KEEP_ALIVE_S, Feed
+from holdfast.events import EVERY_EVENT
 
 if TYPE_CHECKING:
-    from tests.http.conftest import Api, Connect, ReadEvents, Serve, Server
-
-IDS = TurnIds("s", "t-1", "0" * 32, "echo")
+    from tests.http.conftest import Api, Connect, Serve, Server
 
 
 def test_the_events_of_a_turn_come_with_ids_that_count_from_one(api: Api, said: str) -> None:
@@ -35,7 +29,7 @@ def test_the_events_of_a_turn_come_with_ids_that_count_from_one(api: Api, said: 
         "turn.ended",
     ]
     first, last = got[0].data, got[-1].data
-    assert set(first) == {"session_id", "turn_id", "trace_id", "agent"}
+    assert set(first) == {"session_id", "turn_id", "trace_id", "agent", "generation", "after"}
     assert (first["session_id"], last["outcome"], last["error"]) == (said, "success", None)
     text = "".join(event.data["text"] for event in got if event.name == "text.delta")
     assert text == last["reply"]
@@ -83,10 +77,11 @@ def test_a_turn_that_fails_ends_its_stream_with_the_problem(api: Api, said: str)
     with api.stream("boo", said, "fails") as events:
         got = list(events)
     assert [event.name for event in got] == ["turn.started", "turn.ended", "error"]
-    assert [event.id for event in got] == [1, 2, 3]
+    assert [event.id for event in got] == [1, 2, None]
     assert (got[1].data["outcome"], got[1].data["error"]) == ("error", "agent_failed")
     problem = got[2].data
     assert (problem["status"], problem["code"], problem["trace_id"]) == (500, "agent_failed", got[0].data["trace_id"])
+    assert problem["turn_id"] == got[0].data["turn_id"]
     assert "thoughts" not in str(got)
 
 
@@ -100,48 +95,3 @@ def test_a_stream_that_nobody_reads_does_not_hold_the_turn_up(serve: Serve, conn
     with connect(server).stream(said, said, "talk"):
         server.release(said)
         assert connect(server).ask("done?", said, "past")["reply"] == said
-
-
-# The feed alone, in virtual time
-
-
-async def test_silence_is_filled_with_comments() -> None:
-    loop = asyncio.get_running_loop()
-    feed, ended = Feed(), loop.create_future()
-    feed.take(IDS, TextDelta(text="one"))
-    assert await feed.begun(ended)
-    messages = feed.messages(ended, IDS.trace_id)
-    assert await anext(messages) == b'id: 1\nevent: text.delta\ndata: {"text":"one"}\n\n'
-    assert await anext(messages) == await anext(messages) == b": still here\n\n"
-    assert loop.time() == 2 * KEEP_ALIVE_S
-    feed.take(IDS, TextDelta(text="two"))
-    assert (await anext(messages)).startswith(b"id: 2\n")
-    ended.set_result(None)
-    assert [message async for message in messages] == []
-
-
-async def test_a_watcher_that_comes_late_is_told_everything() -> None:
-    ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    feed = Feed()
-    for text in ("one", "two"):
-        feed.take(IDS, TextDelta(text=text))
-    ended.set_exception(DeadlineExceeded())
-    told = b"".join([message async for message in feed.messages(ended, IDS.trace_id)])
-    assert [line for line in told.splitlines() if line.startswith(b"id:")] == [b"id: 1", b"id: 2", b"id: 3"]
-    assert b"event: error\n" in told
-
-
-async def test_text_that_is_no_unicode_does_not_break_the_stream(read_events: ReadEvents) -> None:
-    ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    feed = Feed()
-    feed.take(IDS, TextDelta(text="half a pair: \ud83d"))
-    feed.take(IDS, ToolStarted(call_id="\ude00", tool="look", args=msgspec.Raw(b'{"at":[1]}')))
-    feed.take(IDS, TextDelta(text="and on"))
-    ended.set_result(None)
-    told = b"".join([message async for message in feed.messages(ended, IDS.trace_id)])
-    got = [event.data for event in read_events(iter(told.decode("utf-8").splitlines()))]
-    assert got == [
-        {"text": "half a pair: ?"},
-        {"call_id": "?", "tool": "look", "args": {"at": [1]}},
-        {"text": "and on"},
-    ]

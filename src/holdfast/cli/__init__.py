@@ -9,7 +9,8 @@ import sys
 import typer
 
 from holdfast._version import __version__
-from holdfast.cli import breakers, config, keys, ops
+from holdfast.cli import breakers, config, keys, monitor, ops, store, turns
+from holdfast.cli.budgets import budgets
 from holdfast.cli.chat import chat
 from holdfast.cli.doctor import doctor
 from holdfast.cli.serve import serve
@@ -21,10 +22,14 @@ app.command()(serve)
 app.command()(chat)
 app.command()(doctor)
 app.command()(sim)
+app.command()(budgets)
 app.add_typer(config.app, name="config")
 app.add_typer(keys.app, name="keys")
+app.add_typer(store.app, name="store")
 app.add_typer(breakers.app, name="breakers")
+app.add_typer(turns.app, name="turns")
 app.add_typer(ops.app, name="ops")
+app.add_typer(monitor.app, name="monitor")
 
 
 @app.callback(invoke_without_command=True)

@@ -68,7 +68,7 @@ async def _talk(hold: Holdfast, session_id: str, user: str) -> None:
                         ),
                     )
         except asyncio.CancelledError:
-            hold.drain.hurry()  # Ctrl-C: nobody waits for the answer any more.
+            hold.drain.hurry()
             raise
 
 
@@ -98,11 +98,16 @@ async def _next_line(asks: bool) -> str | None:
 
 async def _ask(hold: Holdfast, console: Console, ask: Ask) -> None:
     shown = _Shown(console)
+    begun = hold.begin(ask, watch=(shown.take,))
     try:
-        answer = await hold.begin(ask, watch=(shown.take,))
+        answer = await begun
     except HoldfastError as error:
         console.print(_visible(error.detail), style="red")
         return
+    except asyncio.CancelledError:
+        if begun.accepted.done() and begun.accepted.exception() is None:
+            await hold.turns.cancel(begun.accepted.result().turn_id)
+        raise
     if not shown.said:
         console.print(_visible(answer.reply))
     usage = answer.usage

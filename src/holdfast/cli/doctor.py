@@ -56,7 +56,7 @@ def _look(read: Callable[[], Loaded]) -> Iterator[Finding]:
     keys: int | None = None
     try:
         keys = run(_count_keys(spec))
-        yield Finding("store", spec.store.url)
+        yield Finding("store", spec.store.shown)
     except HoldfastError as error:
         yield Finding("store", "it cannot be used", error.detail)
     yield _port("port", spec.server.host, spec.server.port, "server.", keys)

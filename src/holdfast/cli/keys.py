@@ -64,8 +64,8 @@ def revoke(
 
 def _with_store(config: ConfigPath, job: Callable[[Store], Awaitable[T]]) -> T:
     spec = settings(config, os.environ).settings.store
-    if spec.url == "memory:":
-        raise Misconfigured("store.url is memory:, which forgets keys at exit; set it to sqlite:PATH")
+    if spec.kind == "memory":
+        raise Misconfigured("store.url is memory:, which forgets keys at exit; set it to sqlite:PATH or postgresql://…")
     store = open_store(spec)
 
     async def main() -> T:

@@ -59,7 +59,7 @@ def _say_hello(hold: Holdfast, loaded: Loaded, listening: Listening) -> None:
         "metrics": listening.metrics_url or f"{url}/metrics",
         "agents": agents,
         "model": model,
-        "store": loaded.settings.store.url,
+        "store": loaded.settings.store.shown,
         "traces": _where_traces_go(hold),
         "settings": str(loaded.file or "defaults (no holdfast.toml here)"),
     }

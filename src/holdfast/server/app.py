@@ -1,6 +1,6 @@
 """The application: its routes, and what lies around them."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,6 +15,7 @@ from holdfast.lifecycle import Phase
 from holdfast.runtime import Holdfast
 from holdfast.server.auth import Gate
 from holdfast.server.breakers import breakers_router
+from holdfast.server.budgets import budgets_router
 from holdfast.server.chat import IDEMPOTENCY_KEY, REPLAYED, Chat
 from holdfast.server.edge import Edge
 from holdfast.server.errors import handle_holdfast_error, handle_http_exception, handle_unexpected, problem_response
@@ -27,8 +28,15 @@ from holdfast.server.slo import slo_router
 from holdfast.server.turns import turns_router
 
 
-def build_app(hold: Holdfast, gate: Gate | None = None) -> ASGIApp:
-    """The ASGI application that serves ``hold``, which the caller enters and leaves."""
+def build_app(hold: Holdfast, gate: Gate | None = None, opening: Callable[[], bool] | None = None) -> ASGIApp:
+    """
+    The ASGI application that serves ``hold``, which the caller enters and leaves.
+
+    Args:
+        hold: What is served.
+        gate: Tells callers apart; None makes one.
+        opening: Whether nothing but probes is to be answered yet; None is until ``hold`` has been entered.
+    """
     gate = gate or Gate(hold.store, hold.clock, hold.metrics.auth_failed)
     app = FastAPI(
         docs_url=None,
@@ -49,6 +57,7 @@ def build_app(hold: Holdfast, gate: Gate | None = None) -> ASGIApp:
     app.include_router(turns_router(hold, gate))
     app.include_router(sessions_router(hold, gate))
     app.include_router(breakers_router(hold, gate))
+    app.include_router(budgets_router(hold, gate))
     app.include_router(log_level_router(gate))
     app.include_router(slo_router(hold, gate))
     app.include_router(health_router(hold, gate))
@@ -69,7 +78,7 @@ def build_app(hold: Holdfast, gate: Gate | None = None) -> ASGIApp:
         hold.metrics,
         hold.traces.tracing,
         hold.clock,
-        lambda: hold.drain.phase is Phase.STARTING,
+        opening or (lambda: hold.drain.phase is Phase.STARTING),
     )
 
 

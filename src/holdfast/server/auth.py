@@ -53,6 +53,11 @@ class Caller(NamedTuple):
     scopes: tuple[str, ...] = ()
     open: bool = False
 
+    @property
+    def operates(self) -> bool:
+        """Whether this caller may see what is everybody's, and give orders to the process."""
+        return self.open or OPERATE in self.scopes
+
     def acting_for(self, user_id: str | None) -> str:
         """Whose turn it is: the named user where this caller may name one, else the caller."""
         may_name = self.open or DELEGATE in self.scopes
@@ -132,9 +137,23 @@ class Gate:
             HoldfastError: as for anybody who asks; see ``identify``.
         """
         caller = await self.identify(request)
-        if not caller.open and OPERATE not in caller.scopes:
+        if not caller.operates:
             self._tell("scope")
             raise Forbidden(f"this needs a key with the scope {OPERATE}")
+        return self._from_here(request, caller)
+
+    async def identify_owner(self, request: Request) -> Caller:
+        """
+        Who gives an order about what is theirs.
+
+        Raises:
+            Forbidden: the order comes from a page of another origin.
+            HoldfastError: as for anybody who asks; see ``identify``.
+        """
+        return self._from_here(request, await self.identify(request))
+
+    def _from_here(self, request: Request, caller: Caller) -> Caller:
+        """Where nobody needs a key, a browser would send an order for any page, without asking first."""
         origin = request.headers.get("origin")
         if caller.open and origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
             self._tell("origin")

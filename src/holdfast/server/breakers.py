@@ -78,13 +78,13 @@ def breakers_router(hold: Holdfast, gate: Gate) -> APIRouter:
 def breaker_views(hold: Holdfast) -> Iterator[BreakerView]:
     """Every circuit there is, as it is now."""
     now = hold.clock.now()
-    for pipeline in hold.policies.pipelines:
+    for pipeline in hold.pipelines:
         if pipeline.breaker is not None:
             for view in pipeline.breaker.views(now):
                 yield BreakerView(pipeline=pipeline.name, **{**view._asdict(), "state": view.state.value})
 
 
 def _circuits(hold: Holdfast) -> Iterator[Circuit]:
-    for pipeline in hold.policies.pipelines:
+    for pipeline in hold.pipelines:
         if pipeline.breaker is not None:
             yield from (circuit for circuit, _ in pipeline.breaker.circuits())

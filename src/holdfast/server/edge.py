@@ -6,7 +6,7 @@ The outermost layer of the application: what happens to every request, whatever 
 
 import asyncio
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,7 +18,9 @@ from holdfast.server.errors import problem_response, template_of
 from holdfast.telemetry import OTHER, Metrics, Tracing, log_failure, logger
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-QUIET = frozenset({"/health", "/health/live", "/health/ready", "/healthz", "/readyz", "/metrics"})
+PROBES = frozenset({"/health", "/health/live", "/health/ready", "/healthz", "/readyz"})
+"""Routes that are answered before everything is open, too."""
+QUIET = PROBES | {"/metrics"}
 """Routes that probes and scrapers ask again and again: logged at debug level, unless they fail."""
 
 
@@ -32,14 +34,24 @@ class Edge:
         metrics: Where requests are counted.
         tracing: Where their spans begin.
         clock: The clock they are timed on.
+        opening: Whether the process still opens what it needs, so that only probes can be answered.
     """
 
-    def __init__(self, app: ASGIApp, routes: Collection[str], metrics: Metrics, tracing: Tracing, clock: Clock) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        routes: Collection[str],
+        metrics: Metrics,
+        tracing: Tracing,
+        clock: Clock,
+        opening: Callable[[], bool],
+    ) -> None:
         self._app = app
         self._routes = routes
         self._metrics = metrics
         self._tracing = tracing
         self._clock = clock
+        self._opening = opening
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's event."""
@@ -69,7 +81,10 @@ class Edge:
 
         with span, bound_contextvars(request_id=request_id, trace_id=trace.trace_id):
             try:
-                await self._app(inner, receive, send_with_ids)
+                app = self._app
+                if path not in PROBES and self._opening():
+                    app = problem_response(Draining("the process is starting", retry_after_s=1.0), trace.trace_id)
+                await app(inner, receive, send_with_ids)
             except asyncio.CancelledError:
                 if status:
                     raise

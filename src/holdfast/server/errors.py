@@ -1,7 +1,9 @@
 """One error shape: RFC 9457 problem details (https://www.rfc-editor.org/rfc/rfc9457)."""
 
 import math
+from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -20,6 +22,7 @@ from holdfast.errors import (
 )
 
 PROBLEM_JSON = "application/problem+json"
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,9 +30,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     What every error answer says; the last four where a policy refused.
 
     Attributes:
+        turn_id: The turn it is about, where one was accepted.
         retry_after: Seconds after which to try again, exactly; the header has them in whole seconds, rounded up.
-        guard: What refused: ``rate``, ``breaker``, ``bulkhead`` or ``shed``.
-        key_class: Whose share is used up: ``user``, ``tool``, ``target``, or ``all``.
+        guard: What refused: ``rate``, ``breaker``, ``bulkhead``, ``shed`` or ``budget``.
+        key_class: Whose share is used up: ``user``, ``tool``, ``target``, ``agent``, ``session``, ``turn``, or ``all``.
         reason: Why, in a word.
     """
 
@@ -39,14 +43,15 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     detail: str
     trace_id: str
+    turn_id: str | msgspec.UnsetType = msgspec.UNSET
     retry_after: float | msgspec.UnsetType = msgspec.UNSET
     guard: str | msgspec.UnsetType = msgspec.UNSET
     key_class: str | msgspec.UnsetType = msgspec.UNSET
     reason: str | msgspec.UnsetType = msgspec.UNSET
 
 
-def problem(error: HoldfastError, trace_id: str) -> Problem:
-    """``error`` as its caller may see it."""
+def problem(error: HoldfastError, trace_id: str, turn_id: str | None = None) -> Problem:
+    """``error`` as its caller may see it; of a turn, where one was accepted."""
     return Problem(
         type=f"urn:holdfast:error:{error.code}",
         title=HTTPStatus(error.status).phrase,
@@ -54,6 +59,7 @@ def problem(error: HoldfastError, trace_id: str) -> Problem:
         code=error.code,
         detail=error.detail if error.detail_is_public else error.public,
         trace_id=trace_id,
+        turn_id=msgspec.UNSET if turn_id is None else turn_id,
         retry_after=msgspec.UNSET if error.retry_after_s is None else round(error.retry_after_s, 3),
         guard=(isinstance(error, Refused) and error.guard) or msgspec.UNSET,
         key_class=(isinstance(error, Refused) and error.key_class) or msgspec.UNSET,
@@ -61,16 +67,18 @@ def problem(error: HoldfastError, trace_id: str) -> Problem:
     )
 
 
-def problem_response(error: HoldfastError, trace_id: str) -> Response:
-    """The answer to a request that ended in ``error``."""
-    headers: dict[str, str] = {}
+def problem_response(
+    error: HoldfastError, trace_id: str, turn_id: str | None = None, headers: Mapping[str, str] = _NONE
+) -> Response:
+    """The answer to a request that ended in ``error``; ``turn_id`` and ``headers`` are those of the turn it was for."""
+    headers = {**headers}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     if isinstance(error, Unauthenticated):
         headers["www-authenticate"] = 'Bearer realm="holdfast"'
     if isinstance(error, BodyTimeout):
         headers["connection"] = "close"  # What is left of the body is not worth waiting for.
-    body = msgspec.json.encode(problem(error, trace_id))
+    body = msgspec.json.encode(problem(error, trace_id, turn_id))
     return Response(body, error.status, headers, media_type=PROBLEM_JSON)
 
 

@@ -1,79 +1,90 @@
-"""
-A turn's events, as somebody watches them.
+"""A turn's events as server-sent events: for whoever asked it, and for whoever comes back to it."""
 
-The turn never waits for who watches it: events are kept until they are read, and a watcher that is slow or gone costs
-the memory of one turn's events at most.
-"""
-
-import asyncio
-import json
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Mapping
+from types import MappingProxyType
 
 import msgspec
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
 
-from holdfast.errors import HoldfastError
-from holdfast.events import Event, TurnIds
+from holdfast.errors import HoldfastError, Unprocessable
+from holdfast.events import TurnEnded
+from holdfast.journal import Numbered, encode
+from holdfast.replica import Turns, error_of
 from holdfast.server.errors import problem
+from holdfast.store import TurnRecord
+
+STREAM = "text/event-stream"
+LAST_EVENT_ID = "last-event-id"
 
 KEEP_ALIVE_S = 15.0
 """Seconds of silence after which a comment is sent, so that proxies keep the connection."""
 
-_encode = msgspec.json.Encoder().encode
+MOST_EVENTS = 2**63
+"""Numbers of events are below this."""
+
+_STILL_HERE = b": still here\n\n"
+_NONE: Mapping[str, str] = MappingProxyType({})
+_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
-class Feed:
-    """Takes a turn's events in, and gives them out as server-sent events with ids that count from 1."""
-
-    def __init__(self) -> None:
-        self._events: list[Event] = []
-        self._more = asyncio.Event()
-
-    def take(self, _ids: TurnIds, event: Event) -> None:
-        """An observer: keep the event for whoever watches."""
-        self._events.append(event)
-        self._more.set()
-
-    async def begun(self, ended: asyncio.Future[Any]) -> bool:
-        """Wait for the first event. False where the turn ended without any."""
-        ended.add_done_callback(lambda _: self._more.set())
-        await self._more.wait()
-        return bool(self._events)
-
-    async def messages(self, ended: asyncio.Future[Any], trace_id: str) -> AsyncIterator[bytes]:
-        """
-        The events so far and to come, as server-sent events, until ``ended`` is done and all are given out.
-
-        A turn that did not succeed ends with an event called ``error``, whose data is its problem.
-        """
-        given = 0
-        while True:
-            self._more.clear()
-            if batch := self._events[given:]:
-                yield b"".join(sse(given + n, event.name, encode(event)) for n, event in enumerate(batch, 1))
-                given += len(batch)
-                continue
-            if ended.done():
-                error = ended.exception()
-                if isinstance(error, HoldfastError):
-                    yield sse(given + 1, "error", encode(problem(error, trace_id)))
-                return
-            try:
-                async with asyncio.timeout(KEEP_ALIVE_S):
-                    await self._more.wait()
-            except TimeoutError:
-                yield b": still here\n\n"
+def accepts_events(request: Request) -> bool:
+    """Whether whoever asks wants events as they happen."""
+    return STREAM in request.headers.get("accept", "").lower()
 
 
-def encode(value: msgspec.Struct) -> bytes:
-    """``value`` as JSON, with a question mark for each half of a surrogate pair, which a model may well say."""
+def last_event_id(request: Request) -> int:
+    """
+    The number of the last event that whoever asks has got; 0 for none.
+
+    Raises:
+        Unprocessable: it is none that we give.
+    """
+    given = request.headers.get(LAST_EVENT_ID, "0")
+    if not (given.isascii() and given.isdecimal() and int(given[:20]) < MOST_EVENTS):
+        raise Unprocessable(f"{LAST_EVENT_ID} must be the id of an event - at `header.{LAST_EVENT_ID}`")
+    return int(given)
+
+
+def feed(turns: Turns, record: TurnRecord, after: int, headers: Mapping[str, str] = _NONE) -> StreamingResponse:
+    """A turn's events with higher numbers than ``after``, as they happen, until it has ended or cannot go on here."""
+    return StreamingResponse(messages(turns, record, after), headers={**_HEADERS, **headers}, media_type=STREAM)
+
+
+async def messages(turns: Turns, record: TurnRecord, after: int) -> AsyncIterator[bytes]:
+    """
+    The events as messages, their numbers as ids.
+
+    A turn that does not succeed, or not here and now, ends with a message called ``error``, whose data is its problem.
+    It has no id: whoever comes back is told anew.
+    """
+    last: Numbered | None = None
+    async for batch in turns.watch(record.turn_id, after, KEEP_ALIVE_S):
+        yield b"".join(map(_message, batch)) if batch else _STILL_HERE
+        last = batch[-1] if batch else last
+    if last is not None and last.name == TurnEnded.name and _error_in(last.data).error is None:
+        return
     try:
-        return _encode(value)
-    except UnicodeEncodeError:
-        plain = msgspec.to_builtins(value, enc_hook=msgspec.json.decode)  # the hook is for JSON inside, already encoded
-        return json.dumps(plain, ensure_ascii=False).encode("utf-8", "replace")
+        error = error_of(await turns.ended(record.turn_id))
+    except HoldfastError as raised:
+        error = raised
+    if error is not None:
+        told = encode(problem(error, record.trace_id, record.turn_id))
+        yield b"event: error\ndata: %s\n\n" % told
 
 
-def sse(number: int, name: str, data: bytes) -> bytes:
-    """One server-sent event. ``data`` is JSON, and so holds no line breaks."""
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (number, name.encode(), data)
+def listed(batch: Iterable[Numbered]) -> bytes:
+    """The events as JSON."""
+    return encode({"events": [{"id": n, "name": name, "data": msgspec.Raw(data)} for n, name, data in batch]})
+
+
+class _Ended(msgspec.Struct):
+    error: str | None = None
+
+
+_error_in = msgspec.json.Decoder(_Ended).decode
+
+
+def _message(event: Numbered) -> bytes:
+    """One message. Its data is JSON, and so holds no line breaks."""
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.number, event.name.encode(), event.data)

@@ -1,14 +1,15 @@
 """
 Health, and the metrics page.
 
-Liveness says that the event loop answers, and nothing else. Startup and readiness ask for the store, without which no
-turn can be kept; readiness turns red as soon as the process begins to stop. No check ever calls a model: how a model or
-a tool is, its circuit tells, in the details alone.
+Probes are told what is known, and set off no check. Liveness says that the event loop is on time, and nothing else.
+Startup and readiness are green once everything is open, unless something is unhealthy without which no turn can be
+served; readiness turns red as soon as the process begins to stop, and while nobody else may even wait. No check ever
+calls a model: how one is, its circuit tells.
 """
 
 import asyncio
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator
+from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
@@ -18,13 +19,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from holdfast._version import __version__
-from holdfast.lifecycle import Report
+from holdfast.clock import iso
+from holdfast.lifecycle import Component, Phase, State, worst
 from holdfast.resilience import Priority
 from holdfast.runtime import Holdfast
-from holdfast.server.auth import Gate
+from holdfast.server.auth import OPERATE, Gate
 from holdfast.server.breakers import BreakerView, breaker_views
-
-State = Literal["healthy", "degraded", "unhealthy"]
 
 
 class Status(BaseModel):
@@ -38,9 +38,11 @@ class ComponentView(BaseModel):
     """One component."""
 
     name: str
-    state: State
-    note: str
-    latency_s: float
+    state: State = Field(description="By its last three results.")
+    note: str | None = Field(description="What the latest one said, for operators; null for everybody else.")
+    latency_s: float = Field(description="Seconds the latest one took.")
+    age_s: float | None = Field(description="Seconds since then; null where there was none yet, or nothing is asked.")
+    since: str | None = Field(description="Since when it has been in this state; null where nothing is asked.")
 
 
 class BreakersView(BaseModel):
@@ -114,31 +116,38 @@ def health_router(hold: Holdfast, gate: Gate) -> APIRouter:
         response.headers["cache-control"] = "no-store"
         return Status(status=state, phase=hold.drain.phase.value)
 
+    def serving(*reasons_not_to: bool) -> State:
+        """What a probe is told: a component that nothing else needs may be worse than what is served."""
+        report = hold.health.report()
+        if any(reasons_not_to) or not report.serves:
+            return "unhealthy"
+        return "healthy" if report.state == "healthy" else "degraded"
+
     @router.get("/health", operation_id="health", summary="Has it started?")
     async def startup(response: Response) -> Status:
-        return status(response, (await hold.health.report()).state)
+        return status(response, serving(hold.drain.phase is Phase.STARTING))
 
     @router.get("/health/live", operation_id="health_live", summary="Does the event loop answer?")
     @router.get("/healthz", operation_id="healthz", summary="Alias of /health/live")
     async def live(response: Response) -> Status:
-        return status(response, "healthy")
+        return status(response, "unhealthy" if hold.heartbeat.late_s > hold.settings.health.live_lag_s else "healthy")
 
     @router.get("/health/ready", operation_id="health_ready", summary="Should new turns be sent here?")
     @router.get("/readyz", operation_id="readyz", summary="Alias of /health/ready")
     async def ready(response: Response) -> Status:
-        state = (await hold.health.report()).state if hold.drain.ready else "unhealthy"
-        return status(response, state)
+        return status(response, serving(not hold.drain.ready, hold.policies.shedder.saturated))
 
     @router.get("/health/detailed", operation_id="health_detailed", summary="How is each component?")
     async def detailed(request: Request, response: Response) -> Detailed:
-        await gate.identify(request)
-        report: Report = await hold.health.report()
+        caller = await gate.identify(request)
         breakers = list(breaker_views(hold))
         failing = [_failing(breaker) for breaker in breakers if breaker.state in _FAILING]
-        state = report.state if hold.drain.ready else "unhealthy"
-        if state == "healthy" and failing:
-            state = "degraded"
+        components = [*map(_view, hold.health.report().components), *failing]
+        ready = hold.drain.ready and not hold.policies.shedder.saturated
+        state = worst({component.state for component in components}) if ready else "unhealthy"
         status(response, state)
+        if not (caller.open or OPERATE in caller.scopes):
+            components = [component.model_copy(update={"note": None}) for component in components]
         return Detailed(
             status=state,
             phase=hold.drain.phase.value,
@@ -146,13 +155,7 @@ def health_router(hold: Holdfast, gate: Gate) -> APIRouter:
             model=hold.model,
             agents=list(hold.agents),
             turns_in_progress=hold.drain.in_progress,
-            components=[
-                *(
-                    ComponentView(name=c.name, state=c.state, note=c.note, latency_s=c.latency_s)
-                    for c in report.components
-                ),
-                *failing,
-            ],
+            components=components,
             breakers=BreakersView(count=len(breakers), not_closed=[b for b in breakers if b.state != "closed"]),
             limits=list(_limits(hold)),
             bulkheads=list(_bulkheads(hold)),
@@ -174,7 +177,19 @@ _FAILING = frozenset({"open", "half_open", "forced_open"})
 def _failing(breaker: BreakerView) -> ComponentView:
     """What a circuit that is not closed makes of its target."""
     left = f", {breaker.retry_after_s:.3g} s left" if breaker.retry_after_s else ""
-    return ComponentView(name=breaker.name, state="degraded", note=f"circuit {breaker.state}{left}", latency_s=0)
+    note = f"circuit {breaker.state}{left}"
+    return ComponentView(name=breaker.name, state="degraded", note=note, latency_s=0, age_s=None, since=None)
+
+
+def _view(component: Component) -> ComponentView:
+    return ComponentView(
+        name=component.name,
+        state=component.state,
+        note=component.note,
+        latency_s=component.latency_s,
+        age_s=component.age_s,
+        since=iso(component.since_ns),
+    )
 
 
 def _limits(hold: Holdfast) -> Iterator[LimitView]:
@@ -198,18 +213,20 @@ def _shedding(hold: Holdfast) -> SheddingView:
     return SheddingView(**{**stats._asdict(), "refused": refused})
 
 
-def metrics_app(hold: Holdfast) -> ASGIApp:
-    """What the metrics port serves: ``/metrics`` and nothing else, to whoever reaches the port."""
+def metrics_app(hold: Holdfast, opening: Callable[[], bool]) -> ASGIApp:
+    """What the metrics port serves: ``/metrics`` and nothing else, to whoever reaches the port, unless ``opening``."""
 
     async def metrics(request: Request) -> Response:
+        if opening():
+            return PlainTextResponse("the process is starting\n", 503, {"retry-after": "1"})
         return await _metrics_page(hold, request)
 
     return Starlette(routes=[Route("/metrics", metrics)])
 
 
 async def _metrics_page(hold: Holdfast, request: Request) -> Response:
-    report = await hold.health.report()
-    hold.metrics.checked((component.name, component.state) for component in report.components)
+    components = hold.health.report().components
+    hold.metrics.checked((component.name, component.state, component.age_s) for component in components)
     hold.metrics.policies.read()
     page, content_type = await asyncio.to_thread(hold.metrics.render, request.headers.get("accept", ""))
     return Response(page, media_type=content_type)

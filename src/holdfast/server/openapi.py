@@ -15,17 +15,25 @@ from holdfast._version import __version__
 from holdfast.errors import (
     AgentFailed,
     BodyTimeout,
+    BudgetExhausted,
     CircuitOpen,
+    Diverged,
     Draining,
     Forbidden,
+    HandedOver,
     HoldfastError,
+    InDoubt,
+    KeyReused,
     MethodNotAllowed,
     ModelMalformed,
     ModelRejected,
     ModelUnavailable,
     NotFound,
+    NotInDoubt,
     NotJson,
+    NotOwner,
     NotSupportedMedia,
+    PriceUnknown,
     QueueFull,
     RateLimited,
     SessionBusy,
@@ -34,49 +42,84 @@ from holdfast.errors import (
     StreamBroken,
     TimedOut,
     TooLarge,
+    TurnAbandoned,
     TurnCancelled,
     Unauthenticated,
+    UnitFailed,
     Unprocessable,
 )
+from holdfast.replica import Answer, TurnDetail
 from holdfast.server.auth import Gate
-from holdfast.server.chat import ChatBody
+from holdfast.server.chat import IDEMPOTENCY_KEY, KEY_PATTERN, REPLAYED, Accepted, ChatBody, TurnBody
 from holdfast.server.errors import PROBLEM_JSON, Problem
-from holdfast.turn import Answer
+from holdfast.server.feed import LAST_EVENT_ID, STREAM
+from holdfast.server.turns import EventList, ResolveBody, TurnList
 
 CHAT_PATHS = ("/chat", "/v1/chat")
-_GUARDED: tuple[type[HoldfastError], ...] = (
-    Unauthenticated,
-    Forbidden,
-    MethodNotAllowed,
-    HoldfastError,
-    StoreUnavailable,
-)
-_CHAT: tuple[type[HoldfastError], ...] = (
-    *_GUARDED,
-    Draining,
-    TurnCancelled,
+TURNS_PATH = "/v1/turns"
+_RESOLVE_PATH = "/v1/turns/{turn_id}/units/{key}/resolve"
+_SHAPES = (ChatBody, TurnBody, ResolveBody, Answer, Accepted, TurnList, TurnDetail, EventList, Problem)
+_Errors = tuple[type[HoldfastError], ...]
+_GUARDED: _Errors = (Unauthenticated, Forbidden, MethodNotAllowed, HoldfastError, StoreUnavailable)
+_BODY: _Errors = (NotJson, NotFound, BodyTimeout, TooLarge, NotSupportedMedia, Unprocessable)
+_BEGIN: _Errors = (*_GUARDED, *_BODY, KeyReused, Draining, TurnCancelled, RateLimited, QueueFull, Shed)
+_CHAT: _Errors = (
+    *_BEGIN,
     AgentFailed,
-    NotJson,
-    NotFound,
-    BodyTimeout,
+    TurnAbandoned,
+    Diverged,
+    UnitFailed,
+    HandedOver,
+    NotOwner,
     SessionBusy,
-    TooLarge,
-    NotSupportedMedia,
-    Unprocessable,
+    InDoubt,
     ModelRejected,
     ModelMalformed,
     ModelUnavailable,
     StreamBroken,
-    RateLimited,
     CircuitOpen,
-    QueueFull,
-    Shed,
+    BudgetExhausted,
+    PriceUnknown,
     TimedOut,
 )
 _OPEN = {"/health", "/health/live", "/health/ready", "/healthz", "/readyz"}
-_SESSION_ERRORS: dict[str, tuple[type[HoldfastError], ...]] = {
-    "get": (*_GUARDED, NotFound, Unprocessable),
-    "delete": (*_GUARDED, NotFound, Unprocessable, SessionBusy),
+_ERRORS: dict[tuple[str, str], _Errors] = {
+    ("get", "/v1/sessions"): (*_GUARDED, Unprocessable),
+    ("get", "/v1/sessions/{session_id}"): (*_GUARDED, NotFound, Unprocessable),
+    ("delete", "/v1/sessions/{session_id}"): (*_GUARDED, NotFound, Unprocessable, SessionBusy),
+    ("get", TURNS_PATH): (*_GUARDED, Unprocessable),
+    ("get", "/v1/budgets"): (*_GUARDED, NotFound, Unprocessable),
+    ("get", "/v1/turns/{turn_id}"): (*_GUARDED, NotFound, Unprocessable),
+    ("get", "/v1/turns/{turn_id}/events"): (*_GUARDED, NotFound, Unprocessable),
+    ("post", "/v1/turns/{turn_id}/cancel"): (*_GUARDED, NotFound, Unprocessable),
+    ("post", _RESOLVE_PATH): (*_GUARDED, *_BODY, NotInDoubt),
+    ("post", "/v1/breakers/{name}/reset"): (*_GUARDED, NotFound),
+    ("post", "/v1/breakers/{name}/force-open"): (*_GUARDED, NotFound),
+    ("post", "/v1/breakers/{name}/disable"): (*_GUARDED, NotFound),
+    ("post", "/v1/log-level/{level}"): (*_GUARDED, NotFound, Unprocessable),
+}
+_KEY_PARAMETER = {
+    "name": IDEMPOTENCY_KEY,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "pattern": KEY_PATTERN},
+    "description": "Names the turn among the caller's: asked again under the same key, it is the same turn, running or "
+    f"ended, and the answer says `{REPLAYED}: true`. Good until `store.keep_turns_s` after its end.",
+}
+_PRIORITY_PARAMETER = {
+    "name": "priority",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "RFC 9218: `u=0` to `u=3` where somebody waits, `u=4` and `u=5` for a step of another agent, `u=6` "
+    "and `u=7` for what can wait. It decides who is served when not everybody can be.",
+}
+_LAST_PARAMETER = {
+    "name": LAST_EVENT_ID,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
+    "description": "The id of the last event that was received: the ones after it are sent.",
 }
 
 
@@ -104,9 +147,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
-        _, described = msgspec.json.schema_components(
-            (ChatBody, Answer, Problem), ref_template="#/components/schemas/{name}"
-        )
+        _, described = msgspec.json.schema_components(_SHAPES, ref_template="#/components/schemas/{name}")
         schemas.update(described)
         document["components"]["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer"},
@@ -117,6 +158,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
                 _add_errors(path, method, operation)
         for path in CHAT_PATHS:
             document["paths"][path] = {"post": _chat(path)}
+        document["paths"][TURNS_PATH]["post"] = _begin()
+        document["paths"]["/v1/turns/{turn_id}/events"]["get"]["parameters"].append(_LAST_PARAMETER)
+        document["paths"][_RESOLVE_PATH]["post"]["requestBody"] = _body("ResolveBody")
         app.openapi_schema = document
     return app.openapi_schema
 
@@ -129,14 +173,7 @@ def _add_errors(path: str, method: str, operation: dict[str, Any]) -> None:
             responses["503"] = {"description": "Not ready.", "content": responses["200"]["content"]}
         return
     operation["security"] = [{"bearer": []}, {"apiKey": []}, {}]
-    errors = _GUARDED
-    if path.startswith("/v1/sessions"):
-        errors = _SESSION_ERRORS[method]
-    elif path.startswith("/v1/breakers/"):
-        errors = (*_GUARDED, NotFound)
-    elif path.startswith("/v1/log-level/"):
-        errors = (*_GUARDED, NotFound, Unprocessable)
-    responses.update(_problems(errors))
+    responses.update(_problems(_ERRORS.get((method, path), _GUARDED)))
     if path == "/health/detailed":
         responses["503"] = {
             "description": f"Not healthy. {responses['503']['description']}",
@@ -154,10 +191,14 @@ def _problems(errors: Iterable[type[HoldfastError]]) -> dict[str, Any]:
     }
 
 
+def _body(name: str) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
+
+
 def _chat(path: str) -> dict[str, Any]:
     answers = {
         "application/json": {"schema": {"$ref": "#/components/schemas/Answer"}},
-        "text/event-stream": {"schema": {"type": "string"}},
+        STREAM: {"schema": {"type": "string"}},
     }
     return {
         "tags": ["chat"],
@@ -165,20 +206,27 @@ def _chat(path: str) -> dict[str, Any]:
         "description": "Answers with JSON, or with the turn's events as they happen where the caller accepts "
         "`text/event-stream`.",
         "operationId": "chat" if path == "/chat" else "chat_v1",
-        "parameters": [
-            {
-                "name": "priority",
-                "in": "header",
-                "required": False,
-                "schema": {"type": "string"},
-                "description": "RFC 9218: `u=0` to `u=3` where somebody waits, `u=4` and `u=5` for a step of another "
-                "agent, `u=6` and `u=7` for what can wait. It decides who is served when not everybody can be.",
-            }
-        ],
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatBody"}}},
-        },
+        "parameters": [_PRIORITY_PARAMETER, _KEY_PARAMETER, _LAST_PARAMETER],
+        "requestBody": _body("ChatBody"),
         "responses": {"200": {"description": "The turn succeeded.", "content": answers}, **_problems(_CHAT)},
+        "security": [{"bearer": []}, {"apiKey": []}, {}],
+    }
+
+
+def _begin() -> dict[str, Any]:
+    accepted = {
+        "description": "The turn is accepted, and will end.",
+        "headers": {"Location": {"description": "Where the turn is shown.", "schema": {"type": "string"}}},
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Accepted"}}},
+    }
+    return {
+        "tags": ["turns"],
+        "summary": "Begin a turn",
+        "description": "Answers as soon as the turn is accepted. It waits for earlier turns of its session for as long "
+        "as they take.",
+        "operationId": "begin_turn",
+        "parameters": [_PRIORITY_PARAMETER, _KEY_PARAMETER],
+        "requestBody": _body("TurnBody"),
+        "responses": {"202": accepted, **_problems(_BEGIN)},
         "security": [{"bearer": []}, {"apiKey": []}, {}],
     }

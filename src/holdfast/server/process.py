@@ -3,10 +3,12 @@ The process: listens, serves, and stops in order.
 
 ::
 
-    bind ─▶ open the store and the agents ─▶ serve ── SIGTERM, SIGINT ─▶ drain ─▶ close the listener ─▶ close the rest
+    listen ─▶ open the store and the agents ─▶ serve ── SIGTERM, SIGINT ─▶ drain ─▶ close the listener ─▶ close the rest
+       probes are answered                                                            no longer
 
-The first signal drains, a second one cancels the turns that still run, and further ones change nothing. Where
-something will not end, such as a thread that an agent began, the process ends without it once its time is up.
+The first signal drains, a second one cancels the turns that still run, and a third one ends the process at once, with
+the exit code that shells know for that signal: 128 and its number. Where something will not end, such as a thread that
+an agent began, the process ends without it once its time is up.
 """
 
 import asyncio
@@ -15,23 +17,24 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
+from types import FrameType
 from typing import Any, NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from holdfast.clock import NS
 from holdfast.errors import Misconfigured
+from holdfast.lifecycle import Phase
 from holdfast.runtime import Holdfast
 from holdfast.server.app import build_app
 from holdfast.server.auth import Gate
 from holdfast.server.connection import Connection, Limits
 from holdfast.server.health import metrics_app
 from holdfast.server.listen import check_tls, listen, only_here, url_of
-from holdfast.telemetry import OTHER, logger, watch_loop
+from holdfast.telemetry import OTHER, logger
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CLOSE_CONNECTIONS_S = 2.0
@@ -70,33 +73,77 @@ async def run_server(hold: Holdfast, on_start: Callable[[Listening], None], stop
             else None
         )
         held.enter_context(stopping.on_signals())
-        async with hold:
-            gate = Gate(hold.store, hold.clock, hold.metrics.auth_failed)
+        held.enter_context(hold.heartbeat.beating())
+        gate = Gate(hold.store, hold.clock, hold.metrics.auth_failed)
+        checked = asyncio.Event()  # Until it is known who may reach us, only probes are answered.
+        servers = [(_api_server(hold, gate, lambda: not checked.is_set()), api)]
+        if metrics is not None:
+            servers.append((_Server(_config(hold, metrics_app(hold, lambda: not checked.is_set()))), metrics))
+        async with _listening(servers, hold) as close, hold:
             closed = await gate.closed()
             if not closed:
                 _refuse_open(hold, api, "server.host")
                 _refuse_open(hold, metrics, "telemetry.metrics_host")
-            held.enter_context(watch_loop(hold.clock, hold.metrics.loop_lag.observe))
-            serving = [(_api_server(hold, gate), api)]
-            if metrics is not None:
-                serving.append((_Server(_config(hold, metrics_app(hold))), metrics))
+            checked.set()
             # What is here now lives as long as the process: looking through it again and again for garbage would cost
             # half a millisecond of CPU a turn (bench/turn.py).
             gc.collect()
             gc.freeze()
-            async with asyncio.TaskGroup() as group:
-                for server, listener in serving:
-                    group.create_task(server.serve(sockets=[listener]))
-                url = url_of(api, "http" if spec.tls_cert is None else "https")
-                on_start(Listening(url, None if metrics is None else f"{url_of(metrics)}/metrics", closed))
-                close_s = await stopping.turns_ended()
-                for server, _ in serving:
-                    server.close_within(close_s)
+            url = url_of(api, "http" if spec.tls_cert is None else "https")
+            on_start(Listening(url, None if metrics is None else f"{url_of(metrics)}/metrics", closed))
+            await stopping.turns_ended()
+            await close()
         logger.info("stopped")
 
 
+@asynccontextmanager
+async def _listening(
+    servers: Sequence[tuple["_Server", socket.socket]], hold: Holdfast
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """
+    Serve for the length of the block, or until what it is given is called. What is open at the end has two seconds.
+
+    Raises:
+        BaseException: what was raised in the block, or by a server.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(server.serve(sockets=[listener])) for server, listener in servers]
+
+            async def close() -> None:
+                for server, _ in servers:
+                    server.close_within(max(0.1, min(_CLOSE_CONNECTIONS_S, hold.drain.left_s / 2)))
+                await asyncio.wait(tasks)
+
+            for server, _ in servers:
+                await server.listens.wait()
+            try:
+                yield close
+            finally:
+                await close()
+    except BaseExceptionGroup as raised:
+        error: BaseException = raised
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+
+
 class _Server(uvicorn.Server):
-    """Uvicorn, with the signals left to us: it would end the process by the signal again, and not with exit code 0."""
+    """
+    Uvicorn, with the signals left to us: it would end the process by the signal again, and not with exit code 0.
+
+    Attributes:
+        listens: Set once connections are taken.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listens = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take connections from now on."""
+        await super().startup(sockets)
+        self.listens.set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -123,27 +170,37 @@ class _Stop:
             yield
             return
         loop = asyncio.get_running_loop()
-        for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, self._signalled)
+
+        # Not the loop's own handlers: those would not be called while the loop is held up, however often one asks.
+        def signalled(number: int, _frame: FrameType | None) -> None:
+            self._signals += 1
+            if self._signals > 2:
+                os._exit(128 + number)
+            loop.call_soon_threadsafe(self._heard, self._signals)
+
+        before = [(number, signal.signal(number, signalled)) for number in STOP_SIGNALS]
         try:
             yield
         finally:
-            for number in STOP_SIGNALS:
-                loop.remove_signal_handler(number)
+            for number, handler in before:
+                signal.signal(number, handler)
 
-    async def turns_ended(self) -> float:
-        """Wait until somebody asks to stop, then let the turns finish. Returns the seconds left for closing."""
+    async def turns_ended(self) -> None:
+        """Wait until somebody asks to stop, then until no turn runs any more, or the time for that is up."""
         await self._asked.wait()
-        began = self._hold.clock.now()
-        logger.info("stopping", turns_in_progress=self._hold.drain.in_progress)
-        await self._hold.drain.stop()
-        left_s = self._hold.settings.shutdown.deadline_s - (self._hold.clock.now() - began) / NS
-        return max(0.1, min(_CLOSE_CONNECTIONS_S, left_s))
+        drain = self._hold.drain
+        logger.info("stopping", turns_in_progress=drain.in_progress)
+        drain.watchers.append(self._tell)
+        await drain.stop()
 
-    def _signalled(self) -> None:
-        self._signals += 1
+    def _tell(self, ended: Phase, _begun: Phase, lasted_s: float) -> None:
+        if ended is not Phase.RUNNING:
+            running = self._hold.drain.in_progress
+            logger.info("stop_phase", phase=ended.value, lasted_s=round(lasted_s, 3), turns_in_progress=running)
+
+    def _heard(self, signals: int) -> None:
         self._asked.set()
-        if self._signals == 1:
+        if signals == 1:
             self._end_anyway_after(self._hold.settings.shutdown.deadline_s + _CLOSE_CONNECTIONS_S)
         else:
             self._hold.drain.hurry()
@@ -175,12 +232,12 @@ def _refuse_open(hold: Holdfast, listener: socket.socket | None, key: str) -> No
     )
 
 
-def _api_server(hold: Holdfast, gate: Gate) -> _Server:
+def _api_server(hold: Holdfast, gate: Gate, opening: Callable[[], bool]) -> _Server:
     spec = hold.settings.server
     return _Server(
         _config(
             hold,
-            build_app(hold, gate),
+            build_app(hold, gate, opening),
             proxy_headers=bool(spec.trusted_proxies),
             forwarded_allow_ips=list(spec.trusted_proxies),
             ssl_certfile=spec.tls_cert,

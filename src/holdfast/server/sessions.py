@@ -1,17 +1,17 @@
 """``/v1/sessions``: what a caller has talked about, and deleting it."""
 
-import base64
-import binascii
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from holdfast.clock import NS, iso
-from holdfast.errors import NotFound, SessionBusy, Unprocessable
+from holdfast.errors import NotFound, SessionBusy
+from holdfast.events import Usage
 from holdfast.runtime import Holdfast
 from holdfast.server.auth import Gate
-from holdfast.store import SessionSummary, TurnRecord
+from holdfast.server.cursor import read_cursor, write_cursor
+from holdfast.store import SessionSummary, TurnRecord, TurnState
 
 _NAME = r"^[^\x00-\x1f\x7f]{1,200}$"
 
@@ -46,6 +46,7 @@ class TurnUsage(BaseModel):
     tool_calls: int
     input_tokens: int
     output_tokens: int
+    cost_usd: float = Field(description="Dollars; those of a model whose price is not known count nothing.")
 
 
 class TurnItem(BaseModel):
@@ -56,10 +57,11 @@ class TurnItem(BaseModel):
     agent: str
     trace_id: str
     started_at: str
-    duration_s: float
+    state: TurnState
     message: str
+    outcome: str | None = Field(description="How it ended; null until then, as `duration_s`.")
+    duration_s: float | None
     reply: str
-    outcome: str
     error: str | None
     usage: TurnUsage
 
@@ -81,11 +83,11 @@ def sessions_router(hold: Holdfast, gate: Gate) -> APIRouter:
         request: Request, user_id: UserId = None, limit: Limit = 50, cursor: str | None = None
     ) -> SessionList:
         principal = (await gate.identify(request)).acting_for(user_id)
-        found = await hold.store.sessions(principal, limit + 1, _read_cursor(cursor))
+        found = await hold.store.sessions(principal, limit + 1, read_cursor(cursor))
         page = found[:limit]
         return SessionList(
             sessions=[_session_item(session) for session in page],
-            next=_cursor(page[-1]) if len(found) > limit else None,
+            next=write_cursor(page[-1].updated_ns, page[-1].session_id) if len(found) > limit else None,
         )
 
     @router.get("/{session_id:path}", operation_id="show_session", summary="Show a session")
@@ -110,9 +112,12 @@ def sessions_router(hold: Holdfast, gate: Gate) -> APIRouter:
     @router.delete("/{session_id:path}", operation_id="delete_session", status_code=204, summary="Delete a session")
     async def delete_session(request: Request, session_id: SessionId, user_id: UserId = None) -> Response:
         principal = (await gate.identify(request)).acting_for(user_id)
-        async with hold.places.hold((principal, session_id), 0.0, lambda: SessionBusy(retry_after_s=1.0)):
-            if not await hold.store.forget(principal, session_id):
-                raise NotFound(f"there is no session {session_id}")
+        try:
+            found = await hold.store.forget(principal, session_id)
+        except SessionBusy as busy:
+            raise SessionBusy("a turn of this session has not ended", retry_after_s=1.0) from busy
+        if not found:
+            raise NotFound(f"there is no session {session_id}")
         return Response(status_code=204)
 
     return router
@@ -128,38 +133,25 @@ def _session_item(session: SessionSummary) -> SessionItem:
 
 
 def _turn_item(turn: TurnRecord) -> TurnItem:
-    usage = turn.usage
+    ending = turn.ending
+    usage = ending.usage if ending else Usage()
     return TurnItem(
         turn_id=turn.turn_id,
         number=turn.number,
         agent=turn.agent,
         trace_id=turn.trace_id,
         started_at=iso(turn.started_ns),
-        duration_s=turn.duration_ns / NS,
+        state=turn.state,
         message=turn.message,
-        reply=turn.reply,
-        outcome=turn.outcome,
-        error=turn.error,
+        outcome=ending.outcome if ending else None,
+        duration_s=ending.duration_ns / NS if ending else None,
+        reply=ending.reply if ending else "",
+        error=ending.error if ending else None,
         usage=TurnUsage(
             model_calls=usage.model_calls,
             tool_calls=usage.tool_calls,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
+            cost_usd=usage.cost_nanos / NS,
         ),
     )
-
-
-def _cursor(session: SessionSummary) -> str:
-    return base64.urlsafe_b64encode(f"{session.updated_ns} {session.session_id}".encode()).decode()
-
-
-def _read_cursor(cursor: str | None) -> tuple[int, str] | None:
-    if cursor is None:
-        return None
-    try:
-        updated, space, session_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
-        if not space or not 0 <= int(updated) < 2**63:
-            raise ValueError(cursor)
-        return int(updated), session_id
-    except (ValueError, binascii.Error) as error:
-        raise Unprocessable("cursor must be one that an earlier page gave as `next`") from error
