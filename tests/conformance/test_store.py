@@ -1,6 +1,7 @@
 """The stores behave alike, and the suite that says so can tell one that does not."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -10,14 +11,19 @@ import pytest
 from holdfast.errors import NotOwner
 from holdfast.store import (
     Accepted,
+    Account,
+    Cap,
     Claim,
     Ending,
+    Hold,
     MemoryStore,
     NewTurn,
     Past,
     Said,
     SessionSummary,
+    Settled,
     SQLiteStore,
+    Standing,
     Store,
     StoredKey,
     TurnRecord,
@@ -198,6 +204,59 @@ class Greedy(MemoryStore):
         return await super().purge(before_ns * 2, limit)
 
 
+class Hopeful(MemoryStore):
+    """Holds on the accounts that have room, and forgets the others."""
+
+    async def reserve(self, hold: Hold, caps: Sequence[Cap]) -> tuple[bool, tuple[Standing, ...]]:
+        fits = [cap for cap in caps if self._standing(cap.account).fits(cap, hold)]
+        _, standings = await super().reserve(hold, fits)
+        return len(fits) == len(caps), standings
+
+
+class Late(MemoryStore):
+    """Looks, lets others do the same, and then holds."""
+
+    async def reserve(self, hold: Hold, caps: Sequence[Cap]) -> tuple[bool, tuple[Standing, ...]]:
+        fits = all(self._standing(cap.account).fits(cap, hold) for cap in caps)
+        await asyncio.sleep(0)
+        if not fits:
+            return False, tuple(self._standing(cap.account) for cap in caps)
+        return await super().reserve(hold, [cap._replace(tokens=None, nanos=None) for cap in caps])
+
+
+class Lenient(MemoryStore):
+    """Lets go of what the dead held."""
+
+    async def write_off(self, lease_s: float) -> list[Hold]:
+        lost = await super().write_off(lease_s)
+        for hold in lost:
+            self._add([Account("user", "anna", "2026-11-20")], -hold.tokens, held_tokens=0, held_nanos=0)
+        return lost
+
+
+class Impatient(MemoryStore):
+    """Takes everybody for dead who is not known to live."""
+
+    async def write_off(self, lease_s: float) -> list[Hold]:
+        return await super().write_off(-lease_s)
+
+
+class Doubling(MemoryStore):
+    """Settles a hold as often as it is told to."""
+
+    async def settle(self, settled: Sequence[Settled]) -> None:
+        known = {one.id: self._holds[one.id] for one in settled if one.id in self._holds}
+        await super().settle(settled)
+        self._holds |= known
+
+
+class Lingering(MemoryStore):
+    """Keeps what a session spent that is no more."""
+
+    def forget_session_account(self, conversation_id: str) -> None:
+        del conversation_id
+
+
 BROKEN = [
     Sharing,
     Trusting,
@@ -214,6 +273,12 @@ BROKEN = [
     Reviving,
     Remembering,
     Greedy,
+    Hopeful,
+    Late,
+    Lenient,
+    Impatient,
+    Doubling,
+    Lingering,
 ]
 
 

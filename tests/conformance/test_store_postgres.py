@@ -10,9 +10,9 @@ import pytest
 
 from holdfast.clock import token_hex
 from holdfast.errors import Misconfigured, StoreUnavailable
-from holdfast.store import Said, Store, StoreSpec, open_store, postgres_link
+from holdfast.store import Account, Cap, Hold, Said, Store, StoreSpec, open_store, postgres_link
 from holdfast.store.postgres import PostgresStore
-from holdfast.store.postgres_schema import steps
+from holdfast.store.postgres_schema import migrate, steps
 from holdfast.store.postgres_url import address
 from holdfast.testing import STORE_CHECKS
 from holdfast.testing.store_words import LONG_S, ask, claim_of, make_ending, make_key, make_unit, read
@@ -107,6 +107,39 @@ async def test_a_schema_says_which_version_it_was_and_is(postgres_server: Postgr
     for refused in (store.migrate, store.open):
         with pytest.raises(Misconfigured, match="made by a newer version of Holdfast"):
             await refused()
+
+
+async def test_what_version_1_kept_comes_back_and_cost_nothing(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = somewhere(postgres_server)
+    schema, first = address(url).schema, steps()[:1]
+    async with beside(url) as other:
+        with monkeypatch.context() as before:
+            before.setattr("holdfast.store.postgres_schema.steps", lambda: first)
+            assert await migrate(other, schema) == (0, 1)
+        await other.execute("INSERT INTO sessions VALUES ('c0ffee', 'anna', 'talk', 1, 1000, 1000)")
+        await other.execute(
+            "INSERT INTO turns (turn_id, conversation_id, number, principal, session_id, agent, trace_id, request_id, "
+            "source_ip, message, started_ns, streams, digest, state, outcome, reply, detail, model_calls, tool_calls, "
+            "input_tokens, output_tokens, format, tokens, duration_ns, messages) VALUES ('c0ffee-1', 'c0ffee', 1, "
+            "'anna', 'talk', 'assistant', 'trace', 'request', '192.0.2.1', 'why?', 1000, false, '', 'ended', "
+            "'success', 'so', '', 2, 1, 30, 4, 'plain', 10, 50, 'm')"
+        )
+        await other.execute(
+            "INSERT INTO units (turn_id, kind, key, attempt, name, effect, state, digest, model_calls, tool_calls, "
+            "input_tokens, output_tokens, begun_ns) VALUES ('c0ffee-1', 'tool', 'call', 1, 'search', 'once', 'failed', "
+            "'', 0, 0, 0, 0, 1000)"
+        )
+        assert await migrate(other, schema) == (1, len(steps()))
+    async with opened(url) as store:
+        turn = await store.turn("c0ffee-1")
+        assert turn is not None
+        assert turn.ending is not None
+        assert (turn.ending.reply, turn.ending.usage.output_tokens, turn.ending.usage.cost_nanos) == ("so", 4, 0)
+        assert [unit.usage.cost_nanos for unit in await store.units("c0ffee-1")] == [0]
+        assert [past.messages for past in (await ask(store, accepted_ns=3_000)).past or ()] == [b"m"]
+        assert await store.check() == []
 
 
 async def test_without_a_schema_in_the_address_it_is_called_holdfast(postgres_server: PostgresServer) -> None:
@@ -274,12 +307,15 @@ async def test_a_name_that_no_index_can_hold_is_refused(postgres_server: Postgre
         ("UPDATE turns SET state = 'in_doubt', owner = NULL", "turns in doubt without a unit in doubt"),
         ("UPDATE turns SET unpurged_ns = 1", "turns that wait to be purged or told and have not ended"),
         ("UPDATE turns SET state = 'ended', owner = NULL, outcome = 'error'", "ended turns that do not say how"),
+        ("UPDATE accounts SET held_nanos = 7", "accounts that hold something else than calls do: user anna 2026-11"),
+        ("DELETE FROM holds", "accounts that hold something else than calls do: user anna 2026-11"),
     ],
 )
 async def test_a_look_over_finds_what_is_wrong(postgres_server: PostgresServer, damage: str, complaint: str) -> None:
     url = somewhere(postgres_server)
     async with opened(url) as store, beside(url) as other:
         await ask(store)
+        await store.reserve(Hold("h", "C-1", "a", 5, 6), [Cap(Account("user", "anna", "2026-11"), None, None)])
         assert await store.check() == []
         await other.execute(damage)
         assert any(complaint in text for text in await store.check())

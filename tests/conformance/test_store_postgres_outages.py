@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.clock import token_hex
 from holdfast.errors import NotOwner, StoreUnavailable
-from holdfast.store import Said, Store
+from holdfast.store import Account, Cap, Hold, Said, Settled, Standing, Store
 from holdfast.store.postgres import PostgresStore
 from holdfast.store.postgres_link import Link
 from holdfast.store.postgres_url import address
@@ -224,6 +224,16 @@ async def test_what_can_be_repeated_is_and_does_no_harm(
         for stale in (turn, doubtful, ended):
             with pytest.raises(NotOwner):
                 await store.end_turn(claim_of(stale), make_ending())
+        caps = [Cap(Account("all", "", "2026-11"), 10, None)]
+        for name in ("reserve", "settle", "write_off"):
+            lose(name)
+        for call in ("one", "two"):
+            assert (await store.reserve(Hold(call, "C-1", "a", 5, 6), caps))[0]
+        await store.settle([Settled("one", 3, 4)])
+        assert await store.standings([caps[0].account]) == [Standing(caps[0].account, 3, 4, 5, 6)]
+        await store.leave("a")
+        await store.write_off(-1)
+        assert await store.standings([caps[0].account]) == [Standing(caps[0].account, 8, 10)]
         assert await store.check() == []
 
 
@@ -285,3 +295,19 @@ async def test_a_turn_whose_caller_went_away_while_it_was_kept_is_given_back_too
         await until(lambda: store.find_turns(None, ["running"], 9, None))
         await store.beat("a")
         assert len(await store.claim("b", AGENTS, LONG_S, 9)) == 1
+
+
+async def test_a_server_that_lets_nobody_in_for_now_is_one_that_is_away(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while its password is changed: what was served goes on once it does."""
+    async with opened(somewhere(postgres_server)) as store:
+
+        async def refuse(*_: object) -> Any:
+            raise asyncpg.InvalidPasswordError("password authentication failed")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Link, "_ask", refuse)
+            with pytest.raises(StoreUnavailable, match="refused us"):
+                await store.ping()
+        await store.ping()

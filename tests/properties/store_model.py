@@ -108,7 +108,7 @@ class Model:
             for turn in self.turns
             if turn.state != "ended"
             and (turn.state != "in_doubt" or turn.cancelled)
-            and (turn.owner is None or turn.owner not in self.beats)
+            and (turn.owner is None or turn.owner not in {*self.beats, replica})
         ][:limit]
         for turn in free:
             turn.owner, turn.state = replica, "queued"

@@ -128,7 +128,8 @@ class Play:
 
     async def beat(self, replica: str) -> tuple[Any, Any]:
         self.model.beats[replica] = self.model.now
-        return None, await self.answer(self.store.beat(replica))
+        to_stop = [self.id_of(turn) for turn in self.model.turns if turn.owner == replica and turn.cancelled]
+        return sorted(to_stop), sorted(await self.answer(self.store.beat(replica)))
 
     async def leave(self, replica: str) -> tuple[Any, Any]:
         self.model.leave(replica)

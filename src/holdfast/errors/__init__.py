@@ -16,7 +16,9 @@ Every error Holdfast raises on purpose.
     │   └── NotSupportedMedia  415
     ├── Denied               a rule said no: asking again changes nothing
     │   ├── Unauthenticated    401
-    │   └── Forbidden          403
+    │   ├── Forbidden          403
+    │   ├── Blocked            403   the monitor answered a call in the tool's place
+    │   └── PriceUnknown       403   money is limited, and nobody knows what the model costs
     ├── Refused              nothing was done: try again later
     │   ├── SessionBusy        409   another turn of this session is running
     │   ├── Draining           503   the server is stopping
@@ -25,7 +27,8 @@ Every error Holdfast raises on purpose.
     │   ├── RateLimited        429   more in this time than is allowed
     │   ├── CircuitOpen        503   what it needs has failed, and is left alone for a while
     │   ├── QueueFull          503   too many at a time, and too many waiting already
-    │   └── Shed               503   the server has too much to do
+    │   ├── Shed               503   the server has too much to do
+    │   └── BudgetExhausted    402   what may be spent is spent, or held by calls under way
     ├── TimedOut             504   begun, and not finished in time
     │   ├── DeadlineExceeded         the turn's own time is up
     │   └── AttemptTimedOut          one call took too long
@@ -37,6 +40,7 @@ Every error Holdfast raises on purpose.
     │   ├── AgentFailed        500   the agent's own code raised
     │   ├── TurnCancelled      503   the turn was stopped before its end
     │   ├── TurnAbandoned      500   every server that ran the turn died of it
+    │   ├── StoppedPartial     500   the monitor ended the turn with a partial answer, or a question
     │   ├── InDoubt            409   nobody knows whether an effect happened: somebody has to say so
     │   ├── Diverged           500   run again, the agent did something else than before
     │   ├── UnitFailed         500   a call failed when the turn was run before
@@ -48,6 +52,7 @@ happened to what, for the same caller where it is about their own request and fo
 """
 
 from holdfast.errors.base import (
+    Blocked,
     BodyTimeout,
     Denied,
     Forbidden,
@@ -59,6 +64,7 @@ from holdfast.errors.base import (
     NotInDoubt,
     NotJson,
     NotSupportedMedia,
+    PriceUnknown,
     TooLarge,
     Unauthenticated,
     Unprocessable,
@@ -72,6 +78,7 @@ from holdfast.errors.failed import (
     ModelMalformed,
     ModelRejected,
     ModelUnavailable,
+    StoppedPartial,
     StoreUnavailable,
     StreamBroken,
     TurnAbandoned,
@@ -80,6 +87,7 @@ from holdfast.errors.failed import (
 )
 from holdfast.errors.later import (
     AttemptTimedOut,
+    BudgetExhausted,
     CircuitOpen,
     DeadlineExceeded,
     Draining,
@@ -96,7 +104,9 @@ from holdfast.errors.later import (
 __all__ = [
     "AgentFailed",
     "AttemptTimedOut",
+    "Blocked",
     "BodyTimeout",
+    "BudgetExhausted",
     "CircuitOpen",
     "DeadlineExceeded",
     "Denied",
@@ -119,11 +129,13 @@ __all__ = [
     "NotJson",
     "NotOwner",
     "NotSupportedMedia",
+    "PriceUnknown",
     "QueueFull",
     "RateLimited",
     "Refused",
     "SessionBusy",
     "Shed",
+    "StoppedPartial",
     "StoreUnavailable",
     "StreamBroken",
     "TimedOut",

@@ -130,3 +130,19 @@ class Forbidden(Denied):
     code = "forbidden"
     public = "This credential does not allow that."
     detail_is_public = True
+
+
+class Blocked(Denied):
+    """The monitor answered a tool call in the tool's place. It was not made; the text says what to do instead."""
+
+    code = "call_blocked"
+    public = "The call was not made."
+    detail_is_public = True
+
+
+class PriceUnknown(Denied):
+    """Money is limited, or unknown prices are refused, and nobody knows what the model costs. It was not asked."""
+
+    code = "price_unknown"
+    public = "The price of the model is not known."
+    detail_is_public = True

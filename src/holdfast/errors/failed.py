@@ -67,6 +67,34 @@ class TurnAbandoned(Failed):
     public = "The turn was given up after several servers failed while they ran it."
 
 
+class StoppedPartial(Failed):
+    """
+    The monitor ended the turn, with what it had by then for an answer, or with a question. It is no failure to callers.
+
+    Attributes:
+        reply: What is answered.
+        asks: Whether that is a question to the one who asked.
+        budget: Whether a budget was used up.
+    """
+
+    code = "stopped_partial"
+    public = "The agent was stopped before the end."
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        retry_after_s: float | None = None,
+        reply: str = "",
+        asks: bool = False,
+        budget: bool = False,
+    ) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s)
+        self.reply = reply
+        self.asks = asks
+        self.budget = budget
+
+
 class InDoubt(Failed):
     """
     A call that must not be made twice was under way when its server died, and nobody knows whether it took effect.

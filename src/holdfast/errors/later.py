@@ -8,8 +8,9 @@ class Refused(HoldfastError):
     Nothing was done; the same request may be accepted later.
 
     Attributes:
-        guard: What refused: ``breaker``, ``rate``, ``bulkhead``, ``shed``; empty where it was none of them.
-        key_class: Whose share is used up: ``user``, ``tool``, ``target``; ``all`` where everybody shares it.
+        guard: What refused: ``breaker``, ``rate``, ``bulkhead``, ``shed``, ``budget``; empty where it was none of them.
+        key_class: Whose share is used up: ``user``, ``tool``, ``target``, ``agent``, ``session``, ``turn``; ``all``
+            where everybody shares it.
         reason: Why, in a word.
     """
 
@@ -90,6 +91,14 @@ class Shed(Refused):
 
     code = "shed"
     public = "The server is overloaded."
+
+
+class BudgetExhausted(Refused):
+    """A model call has no room in a budget of its turn, session, user or agent, or of everybody. It was not sent."""
+
+    code = "budget_exhausted"
+    status = 402
+    public = "A budget is used up."
 
 
 class TimedOut(HoldfastError):

@@ -2,8 +2,10 @@
 
 from holdfast.clock import Clock
 from holdfast.errors import Misconfigured
+from holdfast.store.accounts import Account, Cap, Hold, Scope, Settled, Standing
 from holdfast.store.base import Hear, Heard, Store
 from holdfast.store.memory import MemoryStore
+from holdfast.store.notes import KEPT_NOTES, Note, NoteKind
 from holdfast.store.records import (
     Accepted,
     Claim,
@@ -52,18 +54,27 @@ def open_store(spec: StoreSpec, clock: Clock | None = None) -> Store:
 
 
 __all__ = [
+    "KEPT_NOTES",
     "Accepted",
+    "Account",
+    "Cap",
     "Claim",
     "Effect",
     "Ending",
     "Hear",
     "Heard",
+    "Hold",
     "MemoryStore",
     "NewTurn",
+    "Note",
+    "NoteKind",
     "Past",
     "SQLiteStore",
     "Said",
+    "Scope",
     "SessionSummary",
+    "Settled",
+    "Standing",
     "Store",
     "StoreSpec",
     "StoredKey",

@@ -1,8 +1,10 @@
 """The one Protocol every store fulfils."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal, Protocol
 
+from holdfast.store.accounts import Account, Cap, Hold, Settled, Standing
+from holdfast.store.notes import Note, NoteKind
 from holdfast.store.records import (
     Accepted,
     Claim,
@@ -61,6 +63,8 @@ class Store(Protocol):
     async def accept(self, turn: NewTurn, window_tokens: int) -> Accepted:
         """
         Keep a new turn, after the last one of its session; its conversation is made with the first one.
+
+        One that is kept, though its caller waits no more, is released when its owner beats next.
 
         One that need not wait is ``running``, and another one ``queued``; ``owner`` owns both.
 
@@ -144,15 +148,21 @@ class Store(Protocol):
 
     # Replicas.
 
-    async def beat(self, replica: str) -> None:
-        """Say that this replica lives, by the store's clock."""
+    async def beat(self, replica: str) -> list[str]:
+        """
+        Say that this replica lives, by the store's clock.
+
+        Returns:
+            Which of its turns are to be stopped, for who was not told so.
+        """
 
     async def claim(self, replica: str, agents: Collection[str], lease_s: float, limit: int) -> list[TurnRecord]:
         """
-        Take over turns of ``agents`` that nobody owns, or whose owner's last beat is more than ``lease_s`` ago.
+        Take over turns of ``agents`` that nobody owns, or whose owner, another replica, beat more than ``lease_s`` ago.
 
         Each is taken by one replica only, with the next generation. The oldest ones first, at most ``limit``. One in
-        doubt is taken only if it is to be cancelled. Beats of the dead are forgotten.
+        doubt is taken only if it is to be cancelled, and one that is to be cancelled whoever its agent is. Beats of the
+        dead are forgotten.
         """
 
     async def leave(self, replica: str) -> None:
@@ -197,6 +207,51 @@ class Store(Protocol):
         Returns:
             How many turns were purged. The turns themselves stay until their session is deleted.
         """
+
+    # What was spent.
+
+    async def reserve(self, hold: Hold, caps: Sequence[Cap]) -> tuple[bool, tuple[Standing, ...]]:
+        """
+        Hold what a call may use on the accounts of all ``caps``, if it has room on each; else on none.
+
+        Asked again with the id of a hold that there is, it holds nothing more.
+
+        Returns:
+            Whether it is held, and how the accounts stand now, in the order of ``caps``.
+        """
+
+    async def settle(self, settled: Sequence[Settled]) -> None:
+        """Count what calls used as spent, in place of what they held. A hold that is no more is left out."""
+
+    async def write_off(self, lease_s: float) -> list[Hold]:
+        """
+        Count as spent all of what is held by replicas whose last beat is more than ``lease_s`` ago.
+
+        What was held since is left alone: a replica may hold before its first beat.
+
+        Returns:
+            What was written off.
+        """
+
+    async def standings(self, accounts: Sequence[Account]) -> list[Standing]:
+        """How these accounts stand, in their order; nothing was spent on one that is not known."""
+
+    async def find_accounts(self, periods: Collection[str], limit: int, after: Account | None) -> list[Standing]:
+        """Known accounts with one of ``periods``, at most ``limit``, by scope, name and period, after ``after``."""
+
+    async def forget_accounts(self, before: str) -> None:
+        """Forget days and months before that one, unless anything is held on them."""
+
+    # Notes.
+
+    async def note(self, notes: Sequence[Note]) -> None:
+        """Keep notes; of those of one kind about one thing, the newest ``KEPT_NOTES``."""
+
+    async def notes(self, kind: NoteKind, about: str) -> list[Note]:
+        """Notes of one kind about one thing, newest first. Those about a conversation go when it is deleted."""
+
+    async def forget_notes(self, kind: NoteKind, about: str) -> bool:
+        """Forget notes of one kind about one thing. False where there are none."""
 
     # API keys.
 

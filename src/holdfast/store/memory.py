@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from holdfast.clock import NS, Clock, token_hex
+from holdfast.clock import NS, Clock
 from holdfast.errors import KeyReused, NotOwner, SessionBusy
 from holdfast.store.base import Hear, Heard
+from holdfast.store.memory_keys import MemoryKeys
+from holdfast.store.memory_notes import MemoryNotes
 from holdfast.store.records import (
     Accepted,
     Claim,
@@ -16,13 +18,13 @@ from holdfast.store.records import (
     Past,
     Said,
     SessionSummary,
-    StoredKey,
     TurnRecord,
     TurnState,
     Unit,
     UnitKind,
     check_unicode,
     fit_window,
+    new_conversation_id,
 )
 
 
@@ -44,10 +46,10 @@ class _Turn:
     def order(self) -> tuple[int, str]:
         return self.record.started_ns, self.record.turn_id
 
-    @property
-    def claimable(self) -> bool:
-        """Whether a replica may own it: one in doubt waits, unless it is to be cancelled."""
-        return not self.ended and (self.record.state != "in_doubt" or self.record.cancelled)
+    def claimable(self, agents: Collection[str]) -> bool:
+        """Whether a replica may own it: one in doubt waits, unless it is to be cancelled, which anybody can."""
+        able = self.record.state != "in_doubt" and self.record.agent in agents
+        return not self.ended and (able or self.record.cancelled)
 
     def change(self, **changes: object) -> None:
         self.record = msgspec.structs.replace(self.record, **changes)
@@ -88,19 +90,20 @@ class _Session:
                 )
 
 
-class MemoryStore:
+class MemoryStore(MemoryNotes, MemoryKeys):
     """Keeps everything in this process. ``clock`` says when a beat is too old; None takes the machine's."""
 
     lasts = False
 
     def __init__(self, clock: Clock | None = None) -> None:
+        MemoryNotes.__init__(self)
+        MemoryKeys.__init__(self)
         self._clock = clock or Clock()
         self._hear: Hear | None = None
         self._sessions: dict[tuple[str, str], _Session] = {}
         self._turns: dict[str, _Turn] = {}
         self._by_key: dict[tuple[str, str], _Turn] = {}
         self._beats: dict[str, int] = {}
-        self._keys: dict[str, StoredKey] = {}
 
     async def open(self) -> None:
         """Nothing to do."""
@@ -122,7 +125,9 @@ class MemoryStore:
             if known.record.digest != turn.digest:
                 raise KeyReused
             return Accepted(known.record, again=True, past=None)
-        session = self._sessions.get((turn.principal, turn.session_id)) or _Session(token_hex(8), turn.accepted_ns)
+        session = self._sessions.get((turn.principal, turn.session_id)) or _Session(
+            new_conversation_id(turn.accepted_ns), turn.accepted_ns
+        )
         number = len(session.turns) + 1
         busy = session.busy(number)
         if busy and not turn.waits:
@@ -197,7 +202,7 @@ class MemoryStore:
         else:
             turn.keep(msgspec.structs.replace(unit, state="in_doubt"), None)
             turn.change(state="in_doubt", owner=None)
-            if turn.claimable:
+            if turn.record.cancelled:
                 self._tell("released", turn)
 
     async def turn(self, turn_id: str) -> TurnRecord | None:
@@ -260,21 +265,19 @@ class MemoryStore:
             self._release(turn)
         return True
 
-    async def beat(self, replica: str) -> None:
+    async def beat(self, replica: str) -> list[str]:
         """See ``Store.beat``."""
         check_unicode(replica)
         self._beats[replica] = self._clock.wall_ns()
+        return [name for name, turn in self._turns.items() if turn.record.owner == replica and turn.record.cancelled]
 
     async def claim(self, replica: str, agents: Collection[str], lease_s: float, limit: int) -> list[TurnRecord]:
         """See ``Store.claim``."""
         check_unicode(replica, *agents)
         oldest_ns = self._clock.wall_ns() - round(lease_s * NS)
         self._beats = {name: beat_ns for name, beat_ns in self._beats.items() if beat_ns >= oldest_ns}
-        free = [
-            turn
-            for turn in self._turns.values()
-            if turn.claimable and turn.record.owner not in self._beats and turn.record.agent in agents
-        ]
+        alive = {*self._beats, replica}
+        free = [turn for turn in self._turns.values() if turn.claimable(agents) and turn.record.owner not in alive]
         free.sort(key=lambda turn: turn.order)
         for turn in free[:limit]:
             turn.change(state="queued", owner=replica, generation=turn.record.generation + 1)
@@ -331,6 +334,7 @@ class MemoryStore:
         if session.busy(len(session.turns) + 1):
             raise SessionBusy
         del self._sessions[principal, session_id]
+        self.forget_session_account(session.id)
         for turn in session.turns:
             del self._turns[turn.record.turn_id]
             self._forget_key(turn)
@@ -346,23 +350,6 @@ class MemoryStore:
             turn.change(key=None)
             turn.purged = True
         return len(old)
-
-    async def add_key(self, key: StoredKey) -> None:
-        """See ``Store.add_key``."""
-        check_unicode(key.id, key.principal, *key.scopes)
-        self._keys.setdefault(key.id, key)
-
-    async def keys(self) -> list[StoredKey]:
-        """See ``Store.keys``."""
-        return sorted(self._keys.values(), key=lambda key: (key.created_ns, key.id))
-
-    async def revoke_key(self, key_id: str, now_ns: int) -> bool:
-        """See ``Store.revoke_key``."""
-        check_unicode(key_id)
-        key = self._keys.get(key_id)
-        if key is not None and key.revoked_ns is None:
-            self._keys[key_id] = msgspec.structs.replace(key, revoked_ns=now_ns)
-        return key is not None
 
     def _find(self, turn_id: str) -> _Turn | None:
         check_unicode(turn_id)

@@ -14,8 +14,10 @@ import msgspec
 from holdfast.clock import NS, Clock, token_hex
 from holdfast.errors import KeyReused, NotOwner, SessionBusy, StoreUnavailable
 from holdfast.store.base import Hear
+from holdfast.store.postgres_accounts import PostgresAccounts
 from holdfast.store.postgres_copy import dump, put_back
 from holdfast.store.postgres_link import ANSWER_S, OPEN_S, Link
+from holdfast.store.postgres_notes import PostgresNotes
 from holdfast.store.postgres_schema import complaints, migrate
 from holdfast.store.postgres_url import address
 from holdfast.store.records import (
@@ -32,6 +34,7 @@ from holdfast.store.records import (
     Unit,
     UnitKind,
     fit_window,
+    new_conversation_id,
 )
 from holdfast.store.sqlite_rows import (
     NOWHERE,
@@ -56,7 +59,7 @@ _MOST = 2**62
 """Nanoseconds of the longest lease: about 146 years, as the sum with the time of day has to be held as well."""
 
 
-class PostgresStore:
+class PostgresStore(PostgresAccounts, PostgresNotes):
     """
     Keeps everything in the PostgreSQL database at ``url``, in the schema ``holdfast`` or the one that a
     ``search_path`` in the address names.
@@ -64,8 +67,9 @@ class PostgresStore:
     The first process makes the schema, and so needs the right to. What a commit survives is for the server to say: its
     ``synchronous_commit`` stays as it is. Where a connection is lost, nobody knows whether the statement under way on
     it was done. Then ``start``, ``put_unit``, ``end_turn``, ``suspend``, ``cancel``, ``beat``, ``leave``,
-    ``add_key``, ``revoke_key`` and everything that only reads are tried once more, on another connection, as doing
-    them twice does no harm; where that is lost too, ``StoreUnavailable`` says that they may have been done, and asking
+    ``add_key``, ``revoke_key``, ``reserve``, ``settle``, ``write_off`` and everything that only reads are tried once
+    more, on another connection, as doing them twice does no harm; where that is lost too, ``StoreUnavailable`` says
+    that they may have been done, and asking
     again for an ending that was kept raises ``NotOwner``. The others raise ``StoreUnavailable`` and may have been done:
 
     - ``accept`` and ``claim``: turns that were given to this replica after all are released by its next ``beat``, so
@@ -166,7 +170,7 @@ class PostgresStore:
         """See ``Store.accept``."""
         ticket = token_hex(8)
         values = (
-            token_hex(8),
+            new_conversation_id(turn.accepted_ns),
             turn.principal,
             turn.session_id,
             turn.agent,
@@ -257,13 +261,14 @@ class PostgresStore:
         """See ``Store.resolve``."""
         return bool((await self._ask_once("resolve", turn_id, kind, key, result, now_ns))[0][0])
 
-    async def beat(self, replica: str) -> None:
+    async def beat(self, replica: str) -> list[str]:
         """See ``Store.beat``. Releases what this replica was given by statements whose answer was lost."""
-        await self._ask("beat", replica)
+        to_stop = [turn_id for (turn_id,) in await self._ask("beat", replica)]
         if self._unsure:
             now = asyncio.get_running_loop().time()
             await self._ask("disown", " ".join(self._unsure))
             self._unsure = {ticket: until for ticket, until in self._unsure.items() if until > now}
+        return to_stop
 
     async def claim(self, replica: str, agents: Collection[str], lease_s: float, limit: int) -> list[TurnRecord]:
         """See ``Store.claim``."""

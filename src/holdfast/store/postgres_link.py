@@ -133,6 +133,12 @@ class Link:
             Unprocessable: a text is not Unicode, or too long for a name. Nothing was done.
         """
         try:
+            return await self._ask_twice(name, values, again)
+        except Misconfigured as error:  # The server is there, and does not let us in: it may again.
+            raise StoreUnavailable(error.detail) from error
+
+    async def _ask_twice(self, name: str, values: Sequence[object], again: Sequence[object] | None) -> list[Any]:
+        try:
             async with asyncio.timeout(ANSWER_S):
                 try:
                     return await self._ask(name, values)
@@ -263,11 +269,15 @@ async def _keep_as_it_is(_: object) -> None:
 
 
 async def _prepare(connection: Any) -> None:
-    await connection.set_type_codec("text", schema="pg_catalog", encoder=_kept, decoder=_given, format="text")
+    await connection.set_type_codec("text", schema="pg_catalog", encoder=kept, decoder=_given, format="text")
 
 
-def _kept(text: str) -> str:
-    """PostgreSQL has no NUL in a text. U+0001 stands before what means another character, and so the order stays."""
+def kept(text: str) -> str:
+    """
+    A text as it is kept: PostgreSQL has no NUL in it.
+
+    U+0001 stands before what means another character, and so the order stays.
+    """
     return text.replace("\1", "\1\3").replace("\0", "\1\2") if "\0" in text or "\1" in text else text
 
 

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from holdfast.clock import token_hex
 from holdfast.errors import Unprocessable
 from holdfast.events import Outcome, Usage
 
@@ -239,6 +240,15 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
     created_ns: int
     expires_ns: int | None = None
     revoked_ns: int | None = None
+
+
+def new_conversation_id(accepted_ns: int) -> str:
+    """
+    An id that nobody can guess, for a conversation that begins at ``accepted_ns`` on the wall clock.
+
+    It begins with the time, so that what is written together lies together in the store's indexes.
+    """
+    return f"{accepted_ns >> 20 & 0xFF_FFFF_FFFF:010x}{token_hex(6)}"
 
 
 def fit_window(newest_first: Iterable[tuple[Past, int]], window_tokens: int) -> tuple[Past, ...]:

@@ -2,14 +2,15 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from holdfast.clock import NS, Clock, token_hex
-from holdfast.errors import KeyReused, NotOwner, SessionBusy
+from holdfast.clock import NS, Clock
+from holdfast.errors import NotOwner, SessionBusy
 from holdfast.store.base import Hear, Heard
 from holdfast.store.records import (
     Accepted,
@@ -25,31 +26,31 @@ from holdfast.store.records import (
     Unit,
     UnitKind,
     check_unicode,
-    fit_window,
+    new_conversation_id,
 )
-from holdfast.store.sqlite_file import Durability, complaints, connect, copy, named_statements
+from holdfast.store.sqlite_accounts import SQLiteAccounts
+from holdfast.store.sqlite_file import Durability, complaints, connect, copy
+from holdfast.store.sqlite_notes import SQLiteNotes
 from holdfast.store.sqlite_rows import (
-    Where,
     ending_row,
     fence,
     key_of,
     key_row,
     new_turn,
     new_turn_row,
-    newest_first,
     turn_record,
     unit_of,
-    unit_row,
     where,
 )
+from holdfast.store.sqlite_steps import SQL, again, check_owned, is_busy, past_of, put
 from holdfast.store.worker import Worker
+
+T = TypeVar("T")
 
 _LATEST = (2**63 - 1, "")
 
-SQL = named_statements("sqlite")
 
-
-class SQLiteStore:
+class SQLiteStore(SQLiteAccounts, SQLiteNotes):
     """
     Keeps everything in the SQLite file at ``path``, whose folder is made if missing. Several processes may share it.
 
@@ -63,6 +64,7 @@ class SQLiteStore:
         self.path = Path(path)
         self._clock = clock or Clock()
         self._hear: Hear | None = None
+        self._unheard: list[Claim] = []
         self._worker = Worker(lambda: connect(self.path, durability))
 
     async def open(self) -> None:
@@ -113,23 +115,23 @@ class SQLiteStore:
             if turn.key is not None:
                 known = db.execute(SQL["turn_by_key"], (turn.principal, turn.key)).fetchone()
                 if known is not None:
-                    return _again(turn, turn_record(known))
+                    return again(turn, turn_record(known))
             session = db.execute(SQL["find_session"], (turn.principal, turn.session_id)).fetchone()
             if session is None:
-                at, busy = (token_hex(8), 1), False
+                at, busy = (new_conversation_id(turn.accepted_ns), 1), False
                 row = (at[0], turn.principal, turn.session_id, turn.accepted_ns, turn.accepted_ns)
                 db.execute(SQL["begin_session"], row)
             else:
                 at = (session[0], session[1] + 1)
-                busy = _busy(db, at)
+                busy = is_busy(db, at)
                 if busy and not turn.waits:
                     raise SessionBusy
                 db.execute(SQL["continue_session"], (at[1], turn.accepted_ns, at[0]))
             kept = new_turn(turn, at, "queued" if busy else "running")
             db.execute(SQL["add_turn"], new_turn_row(kept))
-            return Accepted(kept, again=False, past=None if busy else _past(db, at, window_tokens))
+            return Accepted(kept, again=False, past=None if busy else past_of(db, at, window_tokens))
 
-        return await self._worker.run(job)
+        return await self._give(job, lambda accepted: () if accepted.again else (accepted.turn,))
 
     async def start(self, claim: Claim, window_tokens: int) -> tuple[Past, ...] | None:
         """See ``Store.start``."""
@@ -137,12 +139,12 @@ class SQLiteStore:
         def job(db: sqlite3.Connection) -> tuple[Past, ...] | None:
             owned = fence(claim)
             at = owned[:2]
-            _, state = _owned(db, owned)
-            if _busy(db, at):
+            _, state = check_owned(db, owned)
+            if is_busy(db, at):
                 return None
             if state != "running":
                 db.execute(SQL["run"], at)
-            return _past(db, at, window_tokens)
+            return past_of(db, at, window_tokens)
 
         return await self._worker.run(job)
 
@@ -151,8 +153,8 @@ class SQLiteStore:
 
         def job(db: sqlite3.Connection) -> bool:
             owned = fence(claim)
-            cancelled, _ = _owned(db, owned)
-            _put(db, owned[:2], unit, said)
+            cancelled, _ = check_owned(db, owned)
+            put(db, owned[:2], unit, said)
             return bool(cancelled)
 
         return await self._worker.run(job)
@@ -166,7 +168,7 @@ class SQLiteStore:
             if not db.execute(SQL["end_turn"], (*ending_row(ending, now_ns), *owned)).rowcount:
                 raise NotOwner
             db.execute(SQL["end_units"], owned[:2])
-            _put(db, owned[:2], None, said)
+            put(db, owned[:2], None, said)
 
         await self._worker.run(job, then=lambda _: self._tell(claim.turn_id, "ended"))
 
@@ -177,9 +179,9 @@ class SQLiteStore:
 
         def job(db: sqlite3.Connection) -> tuple[Heard, ...]:
             owned = fence(claim)
-            cancelled, _ = _owned(db, owned)
+            cancelled, _ = check_owned(db, owned)
             db.execute(SQL["give_up"], (state, *owned[:2]))
-            _put(db, owned[:2], doubted, said)
+            put(db, owned[:2], doubted, said)
             return ("released",) if cancelled or unit is None else ()
 
         await self._worker.run(job, then=lambda news: self._tell(claim.turn_id, *news))
@@ -243,27 +245,41 @@ class SQLiteStore:
 
         return await self._worker.run(job, then=tell) is not None
 
-    async def beat(self, replica: str) -> None:
-        """See ``Store.beat``."""
-        await self._change("beat", replica, self._clock.wall_ns())
+    async def beat(self, replica: str) -> list[str]:
+        """See ``Store.beat``. Releases what this replica was given after it had stopped waiting."""
+        now_ns = self._clock.wall_ns()
+
+        def job(db: sqlite3.Connection) -> list[str]:
+            db.execute(SQL["beat"], (replica, now_ns))
+            return [turn_id for (turn_id,) in db.execute(SQL["to_stop"], (replica,))]
+
+        to_stop = await self._worker.run(job)
+        while self._unheard:
+            claim = self._unheard[0]  # More may come while this one is released: they follow it.
+            with suppress(NotOwner):
+                await self.suspend(claim)
+            self._unheard.remove(claim)
+        return to_stop
 
     async def claim(self, replica: str, agents: Collection[str], lease_s: float, limit: int) -> list[TurnRecord]:
         """See ``Store.claim``."""
         check_unicode(replica, *agents)
-        oldest_ns = self._clock.wall_ns() - round(lease_s * NS)
+        now_ns = self._clock.wall_ns()
+        oldest_ns = now_ns - round(lease_s * NS)
         able = msgspec.json.encode(list(agents)).decode()
 
         def job(db: sqlite3.Connection) -> list[TurnRecord]:
+            db.execute(SQL["set_back"], (now_ns, now_ns))  # The clock was: else the dead would live until it comes by.
             db.execute(SQL["forget_dead"], (oldest_ns,))
             claimed = [
                 msgspec.structs.replace(turn, state="queued", owner=replica, generation=turn.generation + 1)
-                for turn in map(turn_record, db.execute(SQL["free"], (able, limit)))
+                for turn in map(turn_record, db.execute(SQL["free"], (replica, able, limit)))
             ]
             rows = ((replica, turn.generation, turn.conversation_id, turn.number) for turn in claimed)
             db.executemany(SQL["take"], rows)
             return claimed
 
-        return await self._worker.run(job)
+        return await self._give(job, tuple)
 
     async def leave(self, replica: str) -> None:
         """See ``Store.leave``."""
@@ -322,7 +338,7 @@ class SQLiteStore:
             found = db.execute(SQL["find_session"], (principal, session_id)).fetchone()
             if found is None:
                 return False
-            if _busy(db, (found[0], found[1] + 1)):
+            if is_busy(db, (found[0], found[1] + 1)):
                 raise SessionBusy
             return db.execute(SQL["forget"], (found[0],)).rowcount > 0
 
@@ -351,6 +367,22 @@ class SQLiteStore:
         """See ``Store.revoke_key``."""
         return await self._change("revoke_key", now_ns, key_id)
 
+    async def _give(self, job: Callable[[sqlite3.Connection], T], given: Callable[[T], Iterable[TurnRecord]]) -> T:
+        """Run ``job``. A turn must not be owned by who does not know of it, as they stopped waiting before the end."""
+        waits = True
+        claims: list[Claim] = []
+
+        def then(result: T) -> None:
+            turns = [Claim(turn.turn_id, turn.owner or "", turn.generation) for turn in given(result)]
+            (claims if waits else self._unheard).extend(turns)
+
+        try:
+            return await self._worker.run(job, then=then)
+        except BaseException:
+            waits = False
+            self._unheard += claims  # It was done already, when whoever waits for it was stopped.
+            raise
+
     async def _fetch(self, name: str, *values: object) -> list[Any]:
         return await self._worker.run(lambda db: db.execute(SQL[name], values).fetchall(), writes=False)
 
@@ -361,33 +393,3 @@ class SQLiteStore:
         if self._hear is not None:
             for what in news:
                 self._hear(what, turn_id)
-
-
-def _again(asked: NewTurn, known: TurnRecord) -> Accepted:
-    if asked.digest != known.digest:
-        raise KeyReused
-    return Accepted(known, again=True, past=None)
-
-
-def _owned(db: sqlite3.Connection, owned: tuple[str, int, str, int]) -> Any:
-    found = db.execute(SQL["owned"], owned).fetchone()
-    if found is None:
-        raise NotOwner
-    return found
-
-
-def _busy(db: sqlite3.Connection, at: Where) -> bool:
-    return bool(db.execute(SQL["busy"], at).fetchone()[0])
-
-
-def _past(db: sqlite3.Connection, at: Where, window_tokens: int) -> tuple[Past, ...]:
-    if at[1] == 1 or window_tokens <= 0:
-        return ()
-    return fit_window(newest_first(db.execute(SQL["past"], at)), window_tokens)
-
-
-def _put(db: sqlite3.Connection, at: Where, unit: Unit | None, said: Said | None) -> None:
-    if unit is not None:
-        db.execute(SQL["put_unit"], unit_row(at, unit))
-    if said is not None:
-        db.execute(SQL["put_said"], (*at, said.last, said.events))

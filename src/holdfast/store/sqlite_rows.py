@@ -109,6 +109,7 @@ def ending_row(ending: Ending, now_ns: int) -> tuple[object, ...]:
         ending.tokens,
         ending.duration_ns,
         ending.messages,
+        usage.cost_nanos,
     )
 
 
@@ -142,14 +143,18 @@ def turn_record(row: Any) -> TurnRecord:
 
 def _ending(how: list[Any]) -> Ending:
     outcome, reply, error, detail, model_calls, tool_calls, input_tokens, output_tokens, *rest = how
-    model, via, because, form, tokens, duration_ns = rest
+    model, via, because, form, tokens, duration_ns, cost_nanos = rest
     return Ending(
         outcome=outcome,
         reply=reply,
         error=error,
         detail=detail,
         usage=Usage(
-            model_calls=model_calls, tool_calls=tool_calls, input_tokens=input_tokens, output_tokens=output_tokens
+            model_calls=model_calls,
+            tool_calls=tool_calls,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cost_nanos=cost_nanos or 0,
         ),
         model=model,
         via=via,
@@ -181,13 +186,14 @@ def unit_row(at: Where, unit: Unit) -> tuple[object, ...]:
         unit.args,
         unit.result,
         unit.failure,
+        usage.cost_nanos,
     )
 
 
 def unit_of(row: Any) -> Unit:
     """The unit of a row of ``units``."""
     kind, key, attempt, name, effect, state, digest, model_calls, tool_calls, input_tokens, output_tokens, *rest = row
-    begun_ns, ended_ns, args, result, failure = rest
+    begun_ns, ended_ns, args, result, failure, cost_nanos = rest
     return Unit(
         kind=kind,
         key=key,
@@ -197,7 +203,11 @@ def unit_of(row: Any) -> Unit:
         state=state,
         digest=digest,
         usage=Usage(
-            model_calls=model_calls, tool_calls=tool_calls, input_tokens=input_tokens, output_tokens=output_tokens
+            model_calls=model_calls,
+            tool_calls=tool_calls,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cost_nanos=cost_nanos,
         ),
         begun_ns=begun_ns,
         ended_ns=ended_ns,

@@ -54,7 +54,7 @@ def make_ending(**changes: object) -> Ending:
     ending = Ending(
         outcome="success",
         reply="answer",
-        usage=Usage(model_calls=2, tool_calls=1, input_tokens=30, output_tokens=4),
+        usage=Usage(model_calls=2, tool_calls=1, input_tokens=30, output_tokens=4, cost_nanos=5),
         model="small",
         format="plain",
         messages=b"messages",

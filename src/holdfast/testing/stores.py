@@ -40,7 +40,9 @@ from holdfast.testing.store_words import (
     talk,
     written,
 )
+from holdfast.testing.stores_accounts import ACCOUNT_CHECKS
 from holdfast.testing.stores_claims import CLAIM_CHECKS
+from holdfast.testing.stores_notes import NOTE_CHECKS
 from holdfast.testing.stores_turns import TURN_CHECKS
 
 MakeStore = Callable[[], AbstractAsyncContextManager[Store]]
@@ -358,6 +360,8 @@ async def keys_are_kept_and_revoked(store: Store) -> None:
 STORE_CHECKS: tuple[Callable[[Store], Awaitable[None]], ...] = (
     *TURN_CHECKS,
     *CLAIM_CHECKS,
+    *NOTE_CHECKS,
+    *ACCOUNT_CHECKS,
     the_past_is_what_went_well,
     the_window_takes_whole_turns_newest_first,
     a_session_belongs_to_its_principal,

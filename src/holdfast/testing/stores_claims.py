@@ -54,6 +54,7 @@ async def who_beats_keeps_its_turns(store: Store) -> None:
     turns = [
         (await ask(store, session, accepted_ns=ns)).turn for session, ns in (("x", 3), ("y", 1), ("z", 2), ("z", 4))
     ]
+    expect("what its owner claims before its first beat", await store.claim("a", AGENTS, LONG_S, 10), [])
     await store.beat("a")
     await store.beat("a")
     expect("turns of one that beats", await store.claim("b", AGENTS, LONG_S, 10), [])

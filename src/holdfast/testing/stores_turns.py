@@ -154,7 +154,7 @@ async def a_unit_is_kept_as_it_is_now(store: Store) -> None:
     for unit in (tool, model, second, last):
         expect("whether it is to stop", await store.put_unit(claim, unit), wanted=False)
     expect("units, as they began", await store.units(turn.turn_id), [tool, model, second, last])
-    usage = Usage(model_calls=1, tool_calls=2, input_tokens=3, output_tokens=4)
+    usage = Usage(model_calls=1, tool_calls=2, input_tokens=3, output_tokens=4, cost_nanos=2**50)
     model = msgspec.structs.replace(model, state="done", result=b"said", usage=usage, ended_ns=1_010)
     second = msgspec.structs.replace(second, state="failed", failure=b"oh", ended_ns=1_009)
     for unit in (second, model, model):

@@ -5,7 +5,7 @@
 t.turn_id, t.conversation_id, t.number, t.principal, t.session_id, t.agent, t.trace_id, t.request_id, t.source_ip,
 t.message, t.started_ns, t.streams, t.key, t.digest, t.webhook, t.state, t.owner, t.generation, t.cancelled, t.outcome,
 t.reply, t.error, t.detail, t.model_calls, t.tool_calls, t.input_tokens, t.output_tokens, t.model, t.via, t.because,
-t.format, t.tokens, t.duration_ns
+t.format, t.tokens, t.duration_ns, t.cost_nanos
 
 -- name: ping
 SELECT 1
@@ -26,13 +26,13 @@ WITH owned AS (
 ), kept AS (
     INSERT INTO units (
         turn_id, kind, key, attempt, name, effect, state, digest, model_calls, tool_calls, input_tokens, output_tokens,
-        begun_ns, ended_ns, args, result, failure
-    ) SELECT turn_id, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21 FROM owned
+        begun_ns, ended_ns, args, result, failure, cost_nanos
+    ) SELECT turn_id, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22 FROM owned
     ON CONFLICT (turn_id, kind, key, attempt) DO UPDATE SET
         name = excluded.name, effect = excluded.effect, state = excluded.state, digest = excluded.digest,
         model_calls = excluded.model_calls, tool_calls = excluded.tool_calls, input_tokens = excluded.input_tokens,
         output_tokens = excluded.output_tokens, begun_ns = excluded.begun_ns, ended_ns = excluded.ended_ns,
-        args = excluded.args, result = excluded.result, failure = excluded.failure
+        args = excluded.args, result = excluded.result, failure = excluded.failure, cost_nanos = excluded.cost_nanos
 ), told AS (
     INSERT INTO said SELECT turn_id, $4::bigint, $5::bytea FROM owned WHERE $4 IS NOT NULL
     ON CONFLICT (turn_id, last) DO UPDATE SET events = excluded.events
@@ -44,7 +44,7 @@ WITH ended AS (
     UPDATE turns SET
         state = 'ended', owner = NULL, ticket = NULL, outcome = $7, reply = $8, error = $9, detail = $10,
         model_calls = $11, tool_calls = $12, input_tokens = $13, output_tokens = $14, model = $15, via = $16,
-        because = $17, format = $18, tokens = $19, duration_ns = $20::bigint, messages = $21,
+        because = $17, format = $18, tokens = $19, duration_ns = $20::bigint, messages = $21, cost_nanos = $22,
         unpurged_ns = started_ns + $20, webhook_due_ns = CASE WHEN webhook IS NOT NULL THEN now_ns() END
     WHERE turn_id = $1 AND owner = $2 AND generation = $3
     RETURNING turn_id
@@ -78,13 +78,13 @@ WITH given_up AS (
 ), kept AS (
     INSERT INTO units (
         turn_id, kind, key, attempt, name, effect, state, digest, model_calls, tool_calls, input_tokens, output_tokens,
-        begun_ns, ended_ns, args, result, failure
-    ) SELECT turn_id, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22 FROM given_up
+        begun_ns, ended_ns, args, result, failure, cost_nanos
+    ) SELECT turn_id, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23 FROM given_up
     ON CONFLICT (turn_id, kind, key, attempt) DO UPDATE SET
         name = excluded.name, effect = excluded.effect, state = excluded.state, digest = excluded.digest,
         model_calls = excluded.model_calls, tool_calls = excluded.tool_calls, input_tokens = excluded.input_tokens,
         output_tokens = excluded.output_tokens, begun_ns = excluded.begun_ns, ended_ns = excluded.ended_ns,
-        args = excluded.args, result = excluded.result, failure = excluded.failure
+        args = excluded.args, result = excluded.result, failure = excluded.failure, cost_nanos = excluded.cost_nanos
 ), told AS (
     INSERT INTO said SELECT turn_id, $4::bigint, $5::bytea FROM given_up WHERE $4 IS NOT NULL
     ON CONFLICT (turn_id, last) DO UPDATE SET events = excluded.events
@@ -110,7 +110,7 @@ ORDER BY started_ns DESC, turn_id DESC LIMIT $7
 -- name: units
 SELECT
     kind, key, attempt, name, effect, state, digest, model_calls, tool_calls, input_tokens, output_tokens,
-    begun_ns, ended_ns, args, result, failure
+    begun_ns, ended_ns, args, result, failure, cost_nanos
 FROM units WHERE turn_id = $1 ORDER BY place
 
 -- name: said
@@ -126,7 +126,10 @@ SELECT tell('cancelled', turn_id), CASE WHEN state = 'in_doubt' THEN tell('relea
 SELECT resolve($1, $2, $3, $4, $5)
 
 -- name: beat
-INSERT INTO replicas AS r VALUES ($1, now_ns()) ON CONFLICT (id) DO UPDATE SET beat_ns = excluded.beat_ns
+WITH beaten AS (
+    INSERT INTO replicas AS r VALUES ($1, now_ns()) ON CONFLICT (id) DO UPDATE SET beat_ns = excluded.beat_ns
+)
+SELECT turn_id FROM turns WHERE owner = $1 AND cancelled AND state <> 'ended'
 
 -- name: disown
 WITH given_up AS (
@@ -147,7 +150,8 @@ WITH dead AS (
     )
 ), free AS (
     SELECT turn_id FROM turns u
-    WHERE (state IN ('queued', 'running') OR state = 'in_doubt' AND cancelled) AND agent = ANY ($5::text[]) AND NOT EXISTS (
+    WHERE (cancelled AND state <> 'ended' OR state IN ('queued', 'running') AND agent = ANY ($5::text[]))
+        AND owner IS DISTINCT FROM $1 AND NOT EXISTS (
         SELECT FROM replicas r WHERE r.id = u.owner AND r.beat_ns >= (SELECT now_ns()) - $2::bigint
     )
     ORDER BY started_ns, turn_id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
@@ -215,3 +219,42 @@ SELECT * FROM api_keys ORDER BY created_ns, id
 
 -- name: revoke_key
 UPDATE api_keys SET revoked_ns = coalesce(revoked_ns, $1) WHERE id = $2 RETURNING id
+
+-- name: reserve
+SELECT * FROM reserve($1, $2, $3, $4, $5, $6::text[], $7::text[], $8::text[], $9::bigint[], $10::bigint[])
+
+-- name: settle
+SELECT settle_holds($1::text[], $2::bigint[], $3::bigint[])
+
+-- name: write_off
+SELECT * FROM write_off($1)
+
+-- name: standings
+SELECT coalesce(a.tokens, 0), coalesce(a.nanos, 0), coalesce(a.held_tokens, 0), coalesce(a.held_nanos, 0)
+FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY w (scope, name, period, place)
+LEFT JOIN accounts a USING (scope, name, period)
+ORDER BY w.place
+
+-- name: find_accounts
+SELECT scope, name, period, tokens, nanos, held_tokens, held_nanos FROM accounts
+WHERE period = ANY ($1::text[]) AND (scope, name, period) > ($2, $3, $4)
+ORDER BY scope, name, period LIMIT $5
+
+-- name: forget_accounts
+DELETE FROM accounts WHERE period > '' AND period < $1 AND held_tokens = 0 AND held_nanos = 0
+
+-- name: note
+INSERT INTO notes (kind, about, id, at_ns, data)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[])
+ON CONFLICT (kind, about, id) DO UPDATE SET at_ns = excluded.at_ns, data = excluded.data
+
+-- name: trim_notes
+DELETE FROM notes WHERE kind = $1 AND about = $2 AND id IN (
+    SELECT id FROM notes WHERE kind = $1 AND about = $2 ORDER BY at_ns DESC, id DESC OFFSET $3
+)
+
+-- name: notes
+SELECT kind, about, id, at_ns, data FROM notes WHERE kind = $1 AND about = $2 ORDER BY at_ns DESC, id DESC
+
+-- name: forget_notes
+DELETE FROM notes WHERE kind = $1 AND about = $2 RETURNING id

@@ -30,3 +30,11 @@ SELECT DISTINCT turn_id FROM units JOIN turns t USING (turn_id) WHERE units.stat
 -- name: conversations_whose_turns_are_not_numbered_from_1_to_their_count
 SELECT s.id FROM sessions s LEFT JOIN turns t ON t.conversation_id = s.id
 GROUP BY s.id HAVING count(t.number) <> s.turns OR max(t.number) <> s.turns OR min(t.number) <> 1 OR s.turns < 1
+
+-- name: accounts_that_hold_something_else_than_calls_do
+SELECT trim(a.scope || ' ' || a.name || ' ' || a.period) FROM accounts a
+WHERE (a.held_tokens, a.held_nanos) <> (
+    SELECT coalesce(sum(h.tokens), 0), coalesce(sum(h.nanos), 0)
+    FROM holds h, unnest(h.scopes, h.names, h.periods) w (scope, name, period)
+    WHERE (w.scope, w.name, w.period) = (a.scope, a.name, a.period)
+)

@@ -36,14 +36,15 @@ UPDATE turns SET state = 'running' WHERE conversation_id = ? AND number = ?;
 -- name: put_unit
 INSERT INTO units (
     conversation_id, number, kind, key, attempt, name, effect, state, digest,
-    model_calls, tool_calls, input_tokens, output_tokens, begun_ns, ended_ns, args, result, failure
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    model_calls, tool_calls, input_tokens, output_tokens, begun_ns, ended_ns, args, result, failure,
+    cost_nanos
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (conversation_id, number, kind, key, attempt) DO UPDATE SET
     name = excluded.name, effect = excluded.effect, state = excluded.state, digest = excluded.digest,
     model_calls = excluded.model_calls, tool_calls = excluded.tool_calls,
     input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens,
     begun_ns = excluded.begun_ns, ended_ns = excluded.ended_ns,
-    args = excluded.args, result = excluded.result, failure = excluded.failure;
+    args = excluded.args, result = excluded.result, failure = excluded.failure, cost_nanos = excluded.cost_nanos;
 
 -- name: put_said
 INSERT INTO said (conversation_id, number, last, events) VALUES (?, ?, ?, ?)
@@ -53,7 +54,7 @@ ON CONFLICT (conversation_id, number, last) DO UPDATE SET events = excluded.even
 UPDATE turns SET
     state = 'ended', owner = NULL, webhook_due_ns = iif(webhook IS NULL, NULL, ?), unpurged_ns = started_ns + ?,
     outcome = ?, reply = ?, error = ?, detail = ?, model_calls = ?, tool_calls = ?, input_tokens = ?, output_tokens = ?,
-    model = ?, via = ?, because = ?, format = ?, tokens = ?, duration_ns = ?, messages = ?
+    model = ?, via = ?, because = ?, format = ?, tokens = ?, duration_ns = ?, messages = ?, cost_nanos = ?
 WHERE conversation_id = ? AND number = ? AND owner = ? AND generation = ?;
 
 -- name: end_units
@@ -87,7 +88,7 @@ ORDER BY started_ns DESC, turn_id DESC LIMIT ?;
 -- name: units
 SELECT
     kind, key, attempt, name, effect, state, digest, model_calls, tool_calls, input_tokens, output_tokens,
-    begun_ns, ended_ns, args, result, failure
+    begun_ns, ended_ns, args, result, failure, cost_nanos
 FROM units WHERE conversation_id = ? AND number = ? ORDER BY seq;
 
 -- name: said
@@ -112,6 +113,13 @@ WHERE conversation_id = ?1 AND number = ?2 AND state = 'in_doubt' AND NOT EXISTS
 -- name: beat
 INSERT INTO replicas (replica, beat_ns) VALUES (?, ?) ON CONFLICT (replica) DO UPDATE SET beat_ns = excluded.beat_ns;
 
+-- name: to_stop
+SELECT conversation_id || '-' || number FROM turns INDEXED BY turns_open
+WHERE owner = ? AND cancelled AND state <> 'ended';
+
+-- name: set_back
+UPDATE replicas SET beat_ns = ? WHERE beat_ns > ?;
+
 -- name: forget_dead
 DELETE FROM replicas WHERE beat_ns < ?;
 
@@ -120,7 +128,8 @@ SELECT * FROM turn_records
 WHERE (conversation_id, number) IN (
     SELECT conversation_id, number FROM turns INDEXED BY turns_open
     WHERE state <> 'ended' AND (state <> 'in_doubt' OR cancelled)
-        AND (owner IS NULL OR owner NOT IN (SELECT replica FROM replicas)) AND agent IN (SELECT value FROM json_each(?))
+        AND (owner IS NULL OR owner <> ? AND owner NOT IN (SELECT replica FROM replicas))
+        AND (cancelled OR agent IN (SELECT value FROM json_each(?)))
     ORDER BY started_ns, conversation_id, number LIMIT ?
 )
 ORDER BY started_ns, conversation_id, number;

@@ -45,3 +45,12 @@ HAVING count(number) <> sessions.turns OR max(number) <> sessions.turns OR min(n
 -- name: turns_of_another_principal_than_their_session
 SELECT conversation_id || '-' || number FROM turns JOIN sessions ON sessions.id = conversation_id
 WHERE turns.principal <> sessions.principal;
+
+-- name: accounts_that_hold_something_else_than_calls_do
+SELECT trim(scope || ' ' || name || ' ' || period) FROM accounts
+WHERE instr(CAST(name AS BLOB), x'00') = 0 -- What is in JSON ends there for SQLite.
+AND (held_tokens, held_nanos) <> (
+    SELECT coalesce(sum(holds.tokens), 0), coalesce(sum(holds.nanos), 0) FROM holds, json_each(holds.accounts) AS one
+    WHERE json_extract(one.value, '$[0]') = accounts.scope AND json_extract(one.value, '$[1]') = accounts.name
+        AND json_extract(one.value, '$[2]') = accounts.period
+);
