@@ -8,7 +8,7 @@ import msgspec
 
 from holdfast.errors import InDoubt, NotOwner
 from holdfast.events import Event, TurnIds
-from holdfast.guard import Guard, GuardSpec, Policies
+from holdfast.guard import Conduct, Guard, GuardSpec, Policies
 from holdfast.journal import JSON, Journal, Story
 from holdfast.store import Claim, Past, Said, Unit
 from holdfast.testing import loop_clock
@@ -117,6 +117,7 @@ class Server:
         spec: GuardSpec | None = None,
         policies: Policies | None = None,
         handing_over: Callable[[], bool] = lambda: False,
+        conduct: Conduct | None = None,
     ) -> None:
         self.world = world
         self.events: list[Event] = []
@@ -136,8 +137,10 @@ class Server:
             story.take(event)
 
         ask = Ask(message=message, principal="p", session_id="s", trace_id="0" * 32, request_id="r", streams=streams)
-        guard = Guard(policies or Policies(spec or GuardSpec(attempts=1), clock), emit, book=self.journal)
-        self.turn = Turn(ask, IDS, past, guard, emit)  # type: ignore[arg-type]  # the two kinds of past are alike
+        watch = conduct.watch("agent", emit, message, "t-1") if conduct is not None else None
+        policies = policies or Policies(spec or GuardSpec(attempts=1), clock)
+        guard = Guard(policies, emit, book=self.journal, watch=watch)
+        self.turn = Turn(ask, IDS, past, guard, emit)
 
     async def run(self, answer: Answer) -> Reply | None:
         """Run the agent; None where the server died. What stopped the turn goes before what the agent made of it."""

@@ -44,15 +44,16 @@ async def test_a_turn_with_a_tool_is_these_events_in_this_order() -> None:
     named = ids._asdict()
     model = {"provider": "function", "model": "demo"}
     ok = {"status": "ok", "duration_s": 0.0, "error": None}
+    free = {**ok, "cost_nanos": 0, "first_token_s": 0.0}
     tool = {"call_id": "demo-1-1", "tool": "calculate"}
     assert [(event.name, plain(event)) for _, event in seen if not isinstance(event, TextDelta)] == [
-        ("turn.started", named),
+        ("turn.started", {**named, "generation": 1, "after": 0}),
         ("model.started", {"call": 1, **model}),
-        ("model.finished", {"call": 1, **model, **ok, "first_token_s": 0.0}),
+        ("model.finished", {"call": 1, **model, **free}),
         ("tool.started", {**tool, "args": {"expression": "17*23"}}),
         ("tool.finished", {**tool, **ok, "result": '{"expression":"17*23","result":391}'}),
         ("model.started", {"call": 2, **model}),
-        ("model.finished", {"call": 2, **model, **ok, "first_token_s": 0.0}),
+        ("model.finished", {"call": 2, **model, **free}),
         ("turn.ended", {**named, "outcome": "success", "reply": answer.reply, "duration_s": 0.0, "error": None}),
     ]
 

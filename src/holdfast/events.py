@@ -30,7 +30,7 @@ OUTCOMES: tuple[Outcome, ...] = (
     "guardrail_blocked",
 )
 
-CONTENT = frozenset({"text", "args", "result", "reply"})
+CONTENT = frozenset({"text", "args", "result", "reply", "report"})
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -105,8 +105,8 @@ class ModelFinished(Event, frozen=True, kw_only=True):
     The attempt ended. ``first_token_s`` is None where the answer was not streamed or never began.
 
     Tokens are as the provider counts them: those read from its cache and written to it are among ``input_tokens``,
-    reasoning is among ``output_tokens``. ``cost_nanos`` is what they cost, in nano-dollars; None where the model's price is
-    not known.
+    reasoning is among ``output_tokens``. ``cost_nanos`` is what they cost, in nano-dollars; None where
+    the model's price is not known.
     """
 
     name: ClassVar[str] = "model.finished"
@@ -154,6 +154,65 @@ class ToolFinished(Event, frozen=True, kw_only=True):
     error: str | None = None
 
 
+class MonitorDetected(Event, frozen=True, kw_only=True):
+    """
+    The run shows a critical state: newly where ``opened``, or one more sign of it. ``acts`` is False in shadow.
+
+    ``steps`` are the numbers of the steps it rests on, ``hashes`` those of what came again, ``tokens`` those that the
+    run had used. ``rung`` is how far the ladder has got; 0 only observes.
+    """
+
+    name: ClassVar[str] = "monitor.detected"
+    state: str
+    rule: str
+    severity: Literal["warn", "stop"]
+    confidence: float
+    rung: int
+    opened: bool
+    acts: bool
+    step: int
+    steps: list[int]
+    count: int
+    detail: str
+    hashes: list[str]
+    tokens: int
+
+
+class MonitorActed(Event, frozen=True, kw_only=True):
+    """The monitor changed the run. ``text`` is what the agent, or the one who asked, is told."""
+
+    name: ClassVar[str] = "monitor.acted"
+    state: str
+    rule: str
+    protocol: str
+    step: int
+    tool: str | None = None
+    text: str = ""
+
+
+class StateChanged(Event, frozen=True, kw_only=True):
+    """The run's most urgent critical state is another one, or ``none``."""
+
+    name: ClassVar[str] = "monitor.state"
+    was: str
+    state: str
+
+
+class MonitorEnded(Event, frozen=True, kw_only=True):
+    """
+    The run did not end as usual: it was stopped, it asks back, or its answer is not verified.
+
+    ``check`` is what the answer lacks. ``latched`` says whether later turns of the session are stopped too, until
+    somebody resets it. ``report`` is what a run that was stopped leaves behind.
+    """
+
+    name: ClassVar[str] = "monitor.ended"
+    outcome: str
+    check: str | None = None
+    latched: bool = False
+    report: msgspec.Raw = msgspec.Raw(b"null")
+
+
 class TurnEnded(Event, frozen=True, kw_only=True):
     """The turn is over and its outcome is stored. ``error`` is an error code, or None for a success."""
 
@@ -193,6 +252,10 @@ EVERY_EVENT: tuple[type[Event], ...] = (
     FallbackUsed,
     ToolStarted,
     ToolFinished,
+    MonitorDetected,
+    MonitorActed,
+    StateChanged,
+    MonitorEnded,
     TurnSuspended,
     TurnEnded,
 )

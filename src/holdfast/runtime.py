@@ -25,14 +25,16 @@ from holdfast.adapters import HoldfastCapability, PydanticAgent, adapt, load_age
 from holdfast.adapters.pydantic_ai import GuardedModel
 from holdfast.agents.assistant import NAME as ASSISTANT
 from holdfast.agents.assistant import build_assistant
+from holdfast.agents.demo_model import DEMO
 from holdfast.agents.models import build_fallbacks, build_model, choose_model, settings_of
+from holdfast.budget import Budgets
 from holdfast.clock import Clock, token_hex
 from holdfast.config import Settings, load
 from holdfast.coord import open_coord
 from holdfast.coord.spec import CoordSpec
 from holdfast.errors import Misconfigured
 from holdfast.events import EVERY_EVENT, Event, Observer, TurnIds
-from holdfast.guard import Guard, Policies, Sharing
+from holdfast.guard import Conduct, Guard, Policies, Sharing
 from holdfast.lifecycle import (
     Check,
     Close,
@@ -53,6 +55,9 @@ from holdfast.telemetry import TURN_LINES, Heartbeat, Metrics, Redactor, Traces,
 from holdfast.tools import standard_tools
 from holdfast.turn import Agent, Ask, Parts, Turn, unserved_turn
 
+FREE = (f"function:{DEMO}",)
+"""Models that cost nothing: the offline one."""
+
 SEND_S = (0.5, 5.0)
 """Seconds that the last spans have to be sent, at least and at most."""
 
@@ -70,8 +75,8 @@ class Holdfast:
         agents: What is served, by name.
         default_agent: The name of the one that answers where a caller names none.
         model: The name of the model behind the assistant and ``turn.model``.
-        store, metrics, traces, health, heartbeat, drain, hooks, turns, webhooks, policies: The parts, for the server to
-            use.
+        store, metrics, traces, health, heartbeat, drain, hooks, turns, webhooks, policies, budgets, conduct: The parts,
+            for the server to use.
 
     Raises:
         Misconfigured: the settings name a model or an agent that cannot be had, or OpenTelemetry's variables a way to
@@ -91,7 +96,12 @@ class Holdfast:
         self._sharing = _sharing(settings.coord, self.clock)
         told = settings.telemetry
         self.traces = Traces(told, environ, self.clock, Redactor((*settings.secrets(), *secrets_in(environ))))
-        self.policies = Policies(settings.resilience, self.clock, self._tell, self._sharing)
+        replica = f"{socket.gethostname()}:{os.getpid()}:{token_hex(3)}"
+        lease_s, keep_s = settings.store.lease_s, settings.store.keep_turns_s
+        self.budgets = Budgets(settings.budget, self.clock, self.store, replica, lease_s, FREE)
+        turn_s = settings.resilience.turn_s
+        self.conduct = Conduct(settings.monitor, self.store, self.clock, settings.budget, turn_s)
+        self.policies = Policies(settings.resilience, self.clock, self._tell, self._sharing, self.budgets, self.conduct)
         model, sent_with = build_model(settings.llm, environ, settings.resilience.model_s), settings_of(settings.llm)
         self._fallbacks = build_fallbacks(settings.llm, environ, settings.resilience.model_s)
         plain = PydanticAIAgent(model, name="model", model_settings=sent_with)
@@ -119,13 +129,11 @@ class Holdfast:
         self.heartbeat = Heartbeat(self.clock, self.metrics.loop_lag.observe, settings.health.loop_blocked_s)
         self.health = Health(settings.health, self.clock, tuple(self._checks(model, [tool.__name__ for tool in tools])))
         self._tasks: asyncio.TaskGroup | None = None
-        replica = f"{socket.gethostname()}:{os.getpid()}:{token_hex(3)}"
         wait_s, window = settings.server.session_wait_s, settings.agent.history_tokens
         parts = Parts(self.policies, self.store, wait_s, window, replica)
         self.turns = Turns(parts, self.agents, self.drain, self.traces.tracing, self._observed)
         self.webhooks = Webhooks(settings.server, self.turns, self._tell)
         self.metrics.watch_sessions(lambda: self.turns.sessions)
-        lease_s, keep_s = settings.store.lease_s, settings.store.keep_turns_s
         self._keeper = Keeper(replica, self.turns, self.agents, self.drain, lease_s=lease_s, keep_s=keep_s)
 
     @classmethod
@@ -180,6 +188,8 @@ class Holdfast:
                 await self.hooks.open(f"agent {agent.name}", agent)
             self.store.listen(self.turns.heard)
             await self.hooks.open("replica", self._keeper.keeping(self._run))
+            await self.hooks.open("budgets", self.budgets.kept())
+            await self.hooks.open("conduct", self.conduct.keeping(self.agents))
             await self.hooks.open("webhooks", self.webhooks.telling())
             self._tasks = await self.hooks.open("turns", asyncio.TaskGroup())
             await self.hooks.open("health", self.health.watched())

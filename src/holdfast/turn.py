@@ -17,12 +17,14 @@ import msgspec
 from holdfast.clock import NS
 from holdfast.errors import (
     AgentFailed,
+    BudgetExhausted,
     DeadlineExceeded,
     HandedOver,
     HoldfastError,
     InDoubt,
     NotOwner,
     SessionBusy,
+    StoppedPartial,
     StoreUnavailable,
     TimedOut,
     TurnCancelled,
@@ -30,7 +32,7 @@ from holdfast.errors import (
 )
 from holdfast.events import Emit, Event, Observer, Outcome, TextDelta, TurnEnded, TurnIds, TurnStarted, TurnSuspended
 from holdfast.guard import Guard, Policies, Who
-from holdfast.journal import Journal
+from holdfast.journal import Journal, unicode
 from holdfast.resilience import Priority, within
 from holdfast.store import Accepted, Ending, NewTurn, Past, Store, TurnRecord, check_unicode
 
@@ -98,10 +100,10 @@ class Turn:
 
     __slots__ = ("emit", "guard", "ids", "message", "past", "principal", "streams")
 
-    def __init__(self, record: TurnRecord, ids: TurnIds, past: Sequence[Past], guard: Guard, emit: Emit) -> None:
-        self.message = record.message
-        self.principal = record.principal
-        self.streams = record.streams
+    def __init__(self, asked: Ask | TurnRecord, ids: TurnIds, past: Sequence[Past], guard: Guard, emit: Emit) -> None:
+        self.message = asked.message
+        self.principal = asked.principal
+        self.streams = asked.streams
         self.ids = ids
         self.past = past
         self.guard = guard
@@ -209,11 +211,17 @@ async def turn(
     clock, turn_s = policies.clock, policies.spec.turn_s
     ids = TurnIds(record.session_id, record.turn_id, record.trace_id, agent.name)
     emit = _emitter(ids, (lambda _, event: journal.story.take(event), *observers))
-    guard = Guard(policies, emit, Who(record.principal, agent.name), journal)
+    conduct = policies.conduct
+    watch = conduct.watch(agent.name, emit, record.message, record.turn_id) if conduct is not None else None
+    guard = Guard(policies, emit, Who(record.principal, agent.name, record.turn_id), journal, watch)
     emit(_started(ids, record, journal))
 
     try:
+        if journal.stopped is not None:  # It was to be stopped, or given up, before it came here.
+            raise journal.stopped
         past = await recall()
+        if conduct is not None and watch is not None:
+            await conduct.let_in(watch, record)
         async with within(clock, turn_s, DeadlineExceeded):
             reply = await agent.answer(Turn(record, ids, past, guard, emit))
         ended = _Ended(_readable(reply, agent.name))
@@ -224,14 +232,18 @@ async def turn(
 
     if journal.stopped is not None:
         ended = _Ended(_NO_REPLY, journal.stopped)
+    elif watch is not None and (stopped := watch.stopped_by(ended.error)) is not None:
+        ended = _Ended(Reply(stopped.reply, "", b"", 0), stopped=stopped)
     ending = _ending(ended, guard, clock.wall_ns() - record.started_ns)
     last: TurnEnded | TurnSuspended = _last(ids, ending)
     try:
-        if isinstance(ended.error, InDoubt | HandedOver):
-            last = _suspended(ids, ended.error, journal)
+        if conduct is not None and watch is not None:
+            await conduct.end(watch, record, ended.error)
+        if isinstance(journal.stopped, InDoubt | HandedOver):
+            last = _suspended(ids, journal.stopped, journal)
             await journal.suspend(last)
-        elif isinstance(ended.error, NotOwner | StoreUnavailable):
-            raise ended.error
+        elif isinstance(journal.stopped, NotOwner | StoreUnavailable):
+            raise journal.stopped
         else:
             await journal.end(ending, last)
     except (NotOwner, StoreUnavailable) as lost:
@@ -253,7 +265,8 @@ async def unserved_turn(ids: TurnIds, policies: Policies, observers: Sequence[Ob
     """
     emit = _emitter(ids, observers)
     clock, turn_s = policies.clock, policies.spec.turn_s
-    guard = Guard(policies, emit, Who(agent=ids.agent))
+    watch = None if policies.conduct is None else policies.conduct.watch(ids.agent, emit)
+    guard = Guard(policies, emit, Who(agent=ids.agent), watch=watch)
     began = clock.now()
     ended = _Ended(_NO_REPLY)
     emit(TurnStarted(session_id=ids.session_id, turn_id=ids.turn_id, trace_id=ids.trace_id, agent=ids.agent))
@@ -265,6 +278,8 @@ async def unserved_turn(ids: TurnIds, policies: Policies, observers: Sequence[Ob
         ended = _Ended(_NO_REPLY, TurnCancelled() if stopped else _known(error, ids.agent))
         raise
     finally:
+        if watch is not None:
+            watch.end(answered=ended.error is None)
         emit(_last(ids, _ending(ended, guard, clock.now() - began)))
 
 
@@ -273,9 +288,12 @@ class _Ended(NamedTuple):
 
     reply: Reply
     error: HoldfastError | None = None
+    stopped: StoppedPartial | None = None
 
     @property
     def outcome(self) -> Outcome:
+        if self.stopped is not None and not self.stopped.asks:
+            return "budget_exhausted" if self.stopped.budget else "guardrail_blocked"
         match self.error:
             case None:
                 return "success"
@@ -285,6 +303,8 @@ class _Ended(NamedTuple):
                 return "timeout"
             case SessionBusy():
                 return "rejected"
+            case BudgetExhausted():
+                return "budget_exhausted"
             case _:
                 return "error"
 
@@ -310,8 +330,8 @@ def _known(error: BaseException, agent: str, journal: Journal | None = None) -> 
     cancelled = isinstance(error, asyncio.CancelledError) and this is not None and this.cancelling() > 0
     if journal is not None and (journal.stopped is not None or cancelled):
         return journal.stop(HandedOver(retry_after_s=1.0) if journal.store.lasts else TurnCancelled())
-    if isinstance(error, HoldfastError):
-        return error
+    if isinstance(error, HoldfastError) and not isinstance(error, InDoubt | HandedOver | NotOwner):
+        return error  # Those are other turns', which the agent began itself.
     failed = AgentFailed(f"the agent {agent} raised {type(error).__name__}")
     failed.__cause__ = error
     return failed
@@ -345,13 +365,13 @@ def _ending(ended: _Ended, guard: Guard, duration_ns: int) -> Ending:
         outcome=ended.outcome,
         reply=reply.text,
         error=None if error is None else error.code,
-        detail="" if error is None else error.detail,
+        detail="" if error is None else unicode(error.detail),
         usage=guard.usage(),
         model=guard.model.latest_model,
         via=instead and instead.via,
         because=instead and instead.because,
         format=reply.format,
-        messages=reply.messages if error is None else None,
+        messages=reply.messages if error is None and ended.stopped is None else None,
         tokens=reply.tokens,
         duration_ns=max(0, duration_ns),
     )

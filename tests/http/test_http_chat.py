@@ -26,7 +26,7 @@ def test_an_answer_has_exactly_the_documented_keys(api: Api, path: str) -> None:
     assert (answer["degraded"], answer["via"], answer["because"]) == (False, None, None)
     assert (answer["outcome"], answer["model"]) == ("success", "demo")
     assert "391" in answer["reply"]
-    assert list(answer["usage"]) == ["model_calls", "tool_calls", "input_tokens", "output_tokens"]
+    assert list(answer["usage"]) == ["model_calls", "tool_calls", "input_tokens", "output_tokens", "cost_usd"]
     assert (answer["usage"]["model_calls"], answer["usage"]["tool_calls"]) == (2, 1)
 
 

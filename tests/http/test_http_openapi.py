@@ -37,6 +37,7 @@ ROUTES = {
     "/v1/sessions": {"get"},
     "/v1/sessions/{session_id}": {"get", "delete"},
     "/v1/breakers": {"get"},
+    "/v1/budgets": {"get"},
     "/v1/breakers/{name}/reset": {"post"},
     "/v1/breakers/{name}/force-open": {"post"},
     "/v1/breakers/{name}/disable": {"post"},

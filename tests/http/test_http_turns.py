@@ -124,7 +124,7 @@ def test_a_turn_in_the_background_is_accepted_at_once_and_runs(server: Server, a
     assert response.headers["location"] == f"/v1/turns/{accepted['turn_id']}"
     assert server.began[said].wait(5)
     turn = api.get(response.headers["location"]).json()
-    assert set(turn) == TURN | {"units"}
+    assert set(turn) == TURN | {"units", "monitor"}
     assert (turn["state"], turn["outcome"], turn["reply"], turn["usage"], turn["ended_at"]) == ("running", *[None] * 4)
     assert (turn["message"], turn["user_id"], turn["generation"]) == (said, "anonymous", 1)
     server.release(said)

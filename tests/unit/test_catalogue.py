@@ -36,9 +36,14 @@ agent_llm_first_token_seconds            histogram  provider:5 model:12
 agent_llm_tokens_total                   counter    provider:5 model:12 type:2
 agent_llm_cached_tokens_total            counter    provider:5 model:12 type:2
 agent_llm_reasoning_tokens_total         counter    provider:5 model:12
+agent_llm_cost_usd_total                 counter    provider:5 model:12
 agent_tool_calls_total                   counter    agent:30 tool:60 status:6
 agent_tool_duration_seconds              histogram  tool:60
 agent_auth_failures_total                counter    reason:6
+agent_critical_states_total              counter    state:8
+agent_protocol_overrides_total           counter    protocol:12
+agent_monitor_trips_total                counter    state:8
+agent_state_turns                        gauge      state:8
 agent_circuit_breaker_state              gauge      resource:40 state:3
 agent_circuit_breaker_transitions_total  counter    resource:40 to:3
 agent_circuit_breaker_rejections_total   counter    resource:40
@@ -93,6 +98,7 @@ def flooded(namespace: str = "") -> Metrics:
             output_tokens=2,
             cache_read_tokens=1,
             reasoning_tokens=1,
+            cost_nanos=1,
         )
         tool = ToolFinished(call_id=f"c{n}", tool=f"tool-{n}", status=status, duration_s=1)
         for event in (TurnStarted(**ids._asdict()), model, tool, finished):

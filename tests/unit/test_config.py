@@ -25,6 +25,7 @@ from holdfast.guard.spec import ToolLimits
 KEYS = [key for section in describe() for key in section.keys]
 key_of = {key.name: key for key in KEYS}
 INNER = [inner for key in KEYS for inner in key.keys]
+OF_TOOLS = [key for key in INNER if key.name.startswith("resilience.tools.")]
 _RATE = re.compile(r"[^.;]*? a (second|minute)\b")
 
 
@@ -651,18 +652,31 @@ def as_yaml(section: str, key: str, value: object) -> str:
     return yaml.safe_dump({section: {key: value}}, allow_unicode=True)
 
 
+def in_order(*names: str, least: object, most: object) -> dict[str, dict[str, object]]:
+    """What goes with each of some keys that must not be smaller than the one before."""
+    return {
+        name: {**dict.fromkeys(names[:at], least), **dict.fromkeys(names[at + 1 :], most)}
+        for at, name in enumerate(names)
+    }
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_every_key_means_the_same_in_toml_yaml_the_environment_and_a_flag(data: st.DataObject) -> None:
     """Whatever a key is set to, and wherever, the same value is in force."""
-    key = data.draw(st.sampled_from(KEYS))
+    alone = [key for key in KEYS if key.name != "monitor.agents"]  # Keys of an agent have to fit each other.
+    key = data.draw(st.sampled_from(alone))
     value = data.draw(values(key))
     section, name = key.name.split(".")
     with_it: dict[str, dict[str, object]] = {
         "server.tls_cert": {"server.tls_key": "x.pem"},
         "server.tls_key": {"server.tls_cert": "x.pem"},
         "server.webhook_hosts": {"server.webhook_secret": f"whsec_{'A' * 32}"},
+        **in_order("monitor.tell_ratio", "monitor.finish_ratio", "monitor.final_ratio", least=5e-324, most=1),
+        **in_order("monitor.cls_warn", "monitor.cls_stop", "monitor.cls_window", least=2, most=100),
     }
+    for kind in ("pair", "any", "err", "stale"):
+        with_it |= in_order(f"monitor.{kind}_warn", f"monitor.{kind}_stop", least=2, most=100)
     others = with_it.get(key.name, {})
     for suffix, text in (("toml", as_toml(section, name, value)), ("yaml", as_yaml(section, name, value))):
         Path(f"given.{suffix}").write_text(text, "utf-8")
@@ -710,15 +724,19 @@ def test_a_name_carries_its_unit() -> None:
         assert key.doc.startswith("Seconds") == (key.name.endswith("_s") and not rate), key.name
         assert ("in bytes" in key.doc) == key.name.endswith("_bytes"), key.name
         if key.type == "a number":
-            assert key.name.endswith(("_s", "_ratio")), key.name
+            assert re.search(r"_(s|ratio|confidence|drop|usd(_per_(day|month))?)$|agreement$", key.name), key.name
 
 
 def test_a_key_in_a_table_that_may_be_none_says_whose_value_it_takes_then() -> None:
     """Its name alone would not say: the key for all may be called otherwise."""
     for key in INNER:
+        if not key.optional:
+            continue
         taken = re.search(r"None takes (?:the )?`(\w+)`", key.doc)
-        assert taken or "None takes what the tool's own code" in key.doc, key.name
-        assert taken is None or f"resilience.{taken[1]}" in key_of
+        assert taken or "None takes what the tool's own code" in key.doc or "None: nobody said" in key.doc, key.name
+        inside, section = key.name.rpartition(".")[0], key.name.partition(".")[0]
+        beside = {*key_of, *(other.name for other in INNER)}
+        assert taken is None or {f"{section}.{taken[1]}", f"{inside}.{taken[1]}"} & beside, key.name
 
 
 def test_every_spec_is_frozen_takes_no_unknown_key_and_has_a_default_for_every_key() -> None:
@@ -772,7 +790,7 @@ def test_the_schema_has_every_key() -> None:
     assert found == set(key_of)
     tools = schema["$defs"]["GuardSpec"]["properties"]["tools"]
     limits = schema["$defs"][tools["additionalProperties"]["$ref"].rpartition("/")[2]]
-    assert {f"resilience.tools.NAME.{key}" for key in limits["properties"]} == {key.name for key in INNER}
+    assert {f"resilience.tools.NAME.{key}" for key in limits["properties"]} == {key.name for key in OF_TOOLS}
     assert limits["additionalProperties"] is False
     assert "required" not in limits
 
@@ -834,7 +852,7 @@ def test_show_prints_a_row_for_each_key_of_each_table() -> None:
         "resilience.tools.c.breaker_failures": ["null", "default"],
         "resilience.tools.c.breaker_open_s": ["null", "default"],
     }
-    assert len(rows) == len(KEYS) - 1 + 2 * len(INNER)
+    assert len(rows) == len(KEYS) - 1 + 2 * len(OF_TOOLS)
     assert run("check") == f"OK: holdfast.toml, 1 of {len(KEYS)} settings given\n"
 
 
@@ -848,7 +866,8 @@ def test_show_cuts_nothing_that_has_a_name_in_a_narrow_terminal(monkeypatch: pyt
     monkeypatch.setattr("holdfast.cli.config.sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
     toml("[resilience.tools.web_search]\nper_s = 2")
     shown = run("show", COLUMNS="80", HOLDFAST_LLM__MODEL="x" * 100)
-    for name in {*key_of, *(key.name.replace("NAME", "web_search") for key in INNER)} - {"resilience.tools"}:
+    of_tools = {key.name.replace("NAME", "web_search") for key in INNER if key.name.startswith("resilience.tools.")}
+    for name in {*key_of, *of_tools} - {"resilience.tools"}:
         assert f" {name} " in shown
     assert shown.count("x") >= 100
     assert "…" not in shown

@@ -9,7 +9,7 @@ from holdfast.clock import NS
 from holdfast.events import ToolStarted
 from holdfast.replica.turns import POLL_S
 from holdfast.server.feed import KEEP_ALIVE_S, messages
-from holdfast.store import Claim, Ending, NewTurn, Said
+from holdfast.store import Claim, Ending, NewTurn, Said, Unit
 from holdfast.turn import Turn
 
 if TYPE_CHECKING:
@@ -60,9 +60,8 @@ async def test_a_watcher_of_a_turn_that_runs_here_asks_the_store_nothing() -> No
     assert asked == []
 
 
-async def test_a_turn_that_another_server_runs_is_followed_by_what_it_keeps() -> None:
-    house = House()
-    new = NewTurn(
+def elsewhere() -> NewTurn:
+    return NewTurn(
         principal="anna",
         session_id="talk",
         agent="scripted",
@@ -73,7 +72,11 @@ async def test_a_turn_that_another_server_runs_is_followed_by_what_it_keeps() ->
         owner="other",
         accepted_ns=0,
     )
-    record = (await house.store.accept(new, 1_000)).turn
+
+
+async def test_a_turn_that_another_server_runs_is_followed_by_what_it_keeps() -> None:
+    house = House()
+    record = (await house.store.accept(elsewhere(), 1_000)).turn
     claim = Claim(record.turn_id, "other", 1)
 
     async def other() -> None:
@@ -89,6 +92,28 @@ async def test_a_turn_that_another_server_runs_is_followed_by_what_it_keeps() ->
     at_s, last = told[-1]
     assert sent(last) == [(1, "turn.started"), (2, "turn.ended")]
     assert at_s <= 2 * KEEP_ALIVE_S + 2 * POLL_S
+
+
+async def test_a_call_that_was_kept_before_an_earlier_one_waits_for_it() -> None:
+    """Whoever watches from another server would never be shown the earlier one."""
+    house = House()
+    record = (await house.store.accept(elsewhere(), 1_000)).turn
+    claim = Claim(record.turn_id, "other", 1)
+
+    def said(*numbers: int) -> Said:
+        return Said(numbers[-1], msgspec.json.encode([[n, "text.delta", {"text": str(n)}] for n in numbers]))
+
+    async def other() -> None:
+        for numbers in ((1, 2), (4,), (3,)):
+            await asyncio.sleep(1.5 * POLL_S)
+            unit = Unit(kind="tool", key=str(numbers), attempt=1, name="t", effect="pure", digest=b"", begun_ns=0)
+            await house.store.put_unit(claim, unit, said(*numbers))
+        await house.store.end_turn(claim, Ending(outcome="success"), said(6))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(other())
+        told = [event.number async for batch in house.turns.watch(record.turn_id, 0, 60) for event in batch]
+    assert told == [1, 2, 3, 4, 6]
 
 
 async def test_json_within_an_event_stays_json_where_a_text_beside_it_is_no_unicode() -> None:

@@ -16,7 +16,7 @@ from holdfast.errors import (
     SessionBusy,
 )
 from holdfast.events import Event, ModelFinished, ModelStarted, ToolFinished, ToolStarted, Usage
-from holdfast.guard import Attempt, Guard, GuardSpec, ModelKey, Policies
+from holdfast.guard import Attempt, Estimate, Guard, GuardSpec, ModelKey, Policies
 from holdfast.guard.tool import SHOWN_CHARS
 from holdfast.resilience import within
 from holdfast.testing import loop_clock
@@ -64,7 +64,7 @@ crossings = pytest.mark.parametrize("cross", [model, tool, stream])
 
 async def test_a_model_call_is_told_from_start_to_end() -> None:
     watched = Watched()
-    assert await watched.guard.model(KEY, 100, answers) == "hello"
+    assert await watched.guard.model(KEY, Estimate(100), answers) == "hello"
     assert watched.events == [
         ModelStarted(call=1, provider="sim", model="small"),
         ModelFinished(

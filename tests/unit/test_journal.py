@@ -327,6 +327,35 @@ async def test_what_was_begun_is_kept_to_the_end_though_the_task_is_cancelled() 
     assert await shielded(work(), deaf=True) == "worked"
 
 
+class SlowWorld(World):
+    """Keeps what it is handed after a second."""
+
+    async def put_unit(self, claim: Claim, unit: Unit, said: Said | None = None) -> bool:
+        await asyncio.sleep(1)
+        return await super().put_unit(claim, unit, said)
+
+
+async def test_a_call_that_was_cancelled_while_it_was_being_kept_did_not_happen() -> None:
+    """Its store may have kept it all the same, and nobody need be asked what became of it."""
+    world = SlowWorld()
+    server = Server(world)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(server.turn.guard.tool("t", {}, "c1", never))
+        await asyncio.sleep(0.5)
+        task.cancel()
+    assert task.cancelled()
+    assert states(world) == {"c1": "failed"}
+    assert await Server(world).turn.guard.tool("t", {}, "c1", does()) == "ok"
+
+
+async def test_a_call_whose_id_is_not_unicode_is_kept_under_one_that_is() -> None:
+    world = World()
+    for _ in range(2):
+        server = Server(world)
+        assert await server.turn.guard.tool("t", {}, "c\ud83d", does()) == "ok"
+    assert states(world) == {"c?": "done"}
+
+
 class Custom(Exception):
     """Somebody's own error."""
 

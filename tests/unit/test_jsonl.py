@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 from structlog.contextvars import bound_contextvars
 
 from holdfast.clock import Clock
@@ -19,6 +20,10 @@ from holdfast.events import (
     FallbackUsed,
     ModelFinished,
     ModelStarted,
+    MonitorActed,
+    MonitorDetected,
+    MonitorEnded,
+    StateChanged,
     TextDelta,
     ToolFinished,
     ToolStarted,
@@ -28,14 +33,19 @@ from holdfast.events import (
     TurnSuspended,
     Usage,
 )
-from holdfast.telemetry import catalogue_events, jsonl
+from holdfast.telemetry import catalogue_events, catalogue_monitor, jsonl
 from holdfast.telemetry.jsonl import LineFile, TraceEvents
 from holdfast.telemetry.terms import TraceEvent
 
 IDS = TurnIds("talk", "c-1", "0af7651916cd43dd8448eb211c80319c", "bob")
 MARKER = "S3CR3T"
 NOON = Clock(lambda: 0, lambda: 1_769_860_800_123_000_000)
-CATALOGUE = {entry.name: entry for entry in vars(catalogue_events).values() if isinstance(entry, TraceEvent)}
+CATALOGUE = {
+    entry.name: entry
+    for part in (catalogue_events, catalogue_monitor)
+    for entry in vars(part).values()
+    if isinstance(entry, TraceEvent)
+}
 
 EVENTS: list[tuple[Event, str | None, dict[str, Any]]] = [
     (TurnStarted(**IDS._asdict()), "turn.started", {}),
@@ -54,6 +64,7 @@ EVENTS: list[tuple[Event, str | None, dict[str, Any]]] = [
             cache_read_tokens=4,
             cache_write_tokens=2,
             reasoning_tokens=1,
+            cost_nanos=8,
         ),
         "model.call",
         {
@@ -68,6 +79,7 @@ EVENTS: list[tuple[Event, str | None, dict[str, Any]]] = [
             "cache_read_tokens": 4,
             "cache_write_tokens": 2,
             "reasoning_tokens": 1,
+            "cost_nanos": 8,
         },
     ),
     (FallbackUsed(via="large", because="overload"), "fallback.used", {"via": "large", "because": "overload"}),
@@ -82,7 +94,7 @@ EVENTS: list[tuple[Event, str | None, dict[str, Any]]] = [
             **IDS._asdict(),
             outcome="success",
             reply=MARKER,
-            usage=Usage(model_calls=1, tool_calls=1, input_tokens=7, output_tokens=3),
+            usage=Usage(model_calls=1, tool_calls=1, input_tokens=7, output_tokens=3, cost_nanos=9),
             duration_s=4,
         ),
         "turn.ended",
@@ -93,12 +105,55 @@ EVENTS: list[tuple[Event, str | None, dict[str, Any]]] = [
             "tool_calls": 1,
             "input_tokens": 7,
             "output_tokens": 3,
+            "cost_nanos": 9,
         },
     ),
     (
         TurnSuspended(**IDS._asdict(), because="outcome_unknown", unit="tool:id"),
         "turn.suspended",
         {"because": "outcome_unknown", "unit": "tool:id"},
+    ),
+    (
+        MonitorDetected(
+            state="deadlock",
+            rule="rep",
+            severity="stop",
+            confidence=1.0,
+            rung=2,
+            opened=True,
+            acts=True,
+            step=3,
+            steps=[1, 2, 3],
+            count=3,
+            detail="search called again, nothing new",
+            hashes=["ab"],
+            tokens=90,
+        ),
+        "monitor.detected",
+        {
+            "state": "deadlock",
+            "rule": "rep",
+            "severity": "stop",
+            "confidence": 1.0,
+            "rung": 2,
+            "opened": True,
+            "acts": True,
+            "step": 3,
+            "count": 3,
+            "detail": "search called again, nothing new",
+            "tokens": 90,
+        },
+    ),
+    (
+        MonitorActed(state="deadlock", rule="rep", protocol="nudge", step=3, tool="search", text=MARKER),
+        "monitor.acted",
+        {"state": "deadlock", "rule": "rep", "protocol": "nudge", "step": 3, "tool": "search"},
+    ),
+    (StateChanged(was="none", state="deadlock"), "monitor.state", {"was": "none", "state": "deadlock"}),
+    (
+        MonitorEnded(outcome="tripped", latched=True, report=msgspec.Raw(b'{"done":["S3CR3T"]}')),
+        "monitor.ended",
+        {"outcome": "tripped", "latched": True},
     ),
 ]
 
@@ -255,6 +310,7 @@ def test_without_earlier_files_a_full_one_begins_anew(path: Path) -> None:
 
 
 def test_what_cannot_be_written_is_counted_and_told_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    structlog.reset_defaults()
     path.parent.mkdir()
     path.mkdir()  # A folder, where the file should be.
     written = Written(path)

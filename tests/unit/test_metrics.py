@@ -121,6 +121,7 @@ def test_cached_and_reasoning_tokens_are_counted_beside_all_tokens_not_among_the
         cache_read_tokens=60,
         cache_write_tokens=20,
         reasoning_tokens=4,
+        cost_nanos=1_500_000_000,
     )
     for _ in range(2):
         metrics.observe(ids(), told)
@@ -129,6 +130,7 @@ def test_cached_and_reasoning_tokens_are_counted_beside_all_tokens_not_among_the
     assert value(metrics, "agent_llm_cached_tokens_total", **MODEL, type="read") == 120
     assert value(metrics, "agent_llm_cached_tokens_total", **MODEL, type="write") == 40
     assert value(metrics, "agent_llm_reasoning_tokens_total", **MODEL) == 8
+    assert value(metrics, "agent_llm_cost_usd_total", **MODEL) == 3
 
 
 def test_each_call_has_a_first_token_and_a_turn_has_one(metrics: Metrics) -> None:
@@ -162,6 +164,7 @@ def test_what_is_served_and_configured_has_its_series_before_its_first_error(met
     assert value(metrics, "agent_llm_cached_tokens_total", **MODEL, type="read") == 0
     assert value(metrics, "agent_llm_cached_tokens_total", **MODEL, type="write") == 0
     assert value(metrics, "agent_llm_reasoning_tokens_total", **MODEL) == 0
+    assert value(metrics, "agent_llm_cost_usd_total", **MODEL) == 0
     for name in ("agent_llm_duration_seconds", "agent_llm_first_token_seconds"):
         assert value(metrics, f"{name}_count", **MODEL) == 0
     assert value(metrics, "agent_tool_duration_seconds_count", tool="calculate") == 0

@@ -10,7 +10,7 @@ import pytest
 from holdfast.clock import NS
 from holdfast.errors import AttemptTimedOut, CircuitOpen, ModelUnavailable, QueueFull, RateLimited, Shed
 from holdfast.events import Event, ModelFinished, ToolFinished
-from holdfast.guard import Attempt, Guard, GuardSpec, ModelKey, Policies, ToolLimits, Who
+from holdfast.guard import Attempt, Estimate, Guard, GuardSpec, ModelKey, Policies, ToolLimits, Who
 from holdfast.resilience import Notice, Priority, State
 from holdfast.testing import loop_clock
 
@@ -220,10 +220,10 @@ async def test_tokens_are_reserved_by_estimate_and_put_right_by_what_was_used() 
 
     guard, key = watched.guard(), ModelKey("sim", "small")
     for _ in range(2):
-        await guard.model(key, 800, call)  # 800 are reserved, and 600 given back.
-    await guard.model(key, 600, call)
+        await guard.model(key, Estimate(800), call)  # 800 are reserved, and 600 given back.
+    await guard.model(key, Estimate(600), call)
     with pytest.raises(RateLimited, match="tokens by credential") as refused:
-        await guard.model(key, 900, call)
+        await guard.model(key, Estimate(900), call)
     assert refused.value.retry_after_s == pytest.approx((900 - 400) * 60 / 1_000)
 
 
@@ -233,9 +233,9 @@ async def test_an_estimate_above_what_the_limit_ever_holds_takes_all_of_it() -> 
     async def call(_attempt: Attempt) -> str:
         return "hello"
 
-    assert await watched.guard().model(ModelKey("sim", "small"), 50_000, call) == "hello"
+    assert await watched.guard().model(ModelKey("sim", "small"), Estimate(50_000), call) == "hello"
     with pytest.raises(RateLimited):
-        await watched.guard().model(ModelKey("sim", "small"), 1, call)
+        await watched.guard().model(ModelKey("sim", "small"), Estimate(1), call)
 
 
 async def test_observing_refuses_nothing_and_tells_what_it_would_have_refused() -> None:

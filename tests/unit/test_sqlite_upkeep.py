@@ -12,7 +12,7 @@ import pytest
 
 from holdfast.errors import Misconfigured, StoreUnavailable
 from holdfast.events import Usage
-from holdfast.store import Ending, Past, SQLiteStore, TurnRecord, sqlite_file
+from holdfast.store import Account, Cap, Ending, Hold, Past, Said, SQLiteStore, TurnRecord, sqlite_file
 from holdfast.testing.store_words import ALL, ask, claim_of, make_unit, numbers, talk
 
 if TYPE_CHECKING:
@@ -92,6 +92,39 @@ async def test_what_version_1_kept_comes_back_as_turns_that_ended(path: Path) ->
         assert await store.check() == []
 
 
+async def test_what_version_2_kept_comes_back_and_cost_nothing(path: Path) -> None:
+    """Its calls and events too; and what is large is last in its row, as it was."""
+    path.parent.mkdir()
+    with sqlite3.connect(path) as db:
+        for step in sorted(entry.name for entry in STEPS.iterdir())[:2]:
+            db.executescript((STEPS / step).read_text(encoding="utf-8"))
+        db.execute("PRAGMA user_version = 2")
+        db.execute("INSERT INTO sessions VALUES ('c0ffee', 'anna', 'talk', 1, 1000, 1000)")
+        db.execute(
+            "INSERT INTO turns VALUES ('c0ffee', 1, 'anna', 'ended', NULL, 1, 0, 0, NULL, x'', 1000, 1050, NULL, NULL, "
+            "0, 'assistant', 'trace', 'request', '192.0.2.1', 'why?', 'success', 'so', NULL, '', 2, 1, 30, 4, NULL, "
+            "NULL, NULL, 'plain', 10, 50, x'006d')"
+        )
+        db.execute(
+            "INSERT INTO units VALUES (1, 'c0ffee', 1, 'tool', 'call', 1, 'search', 'once', 'done', x'0061736b6564', "
+            "0, 0, 0, 0, 1000, 1010, x'7b7d', x'01', NULL)"
+        )
+        db.execute("INSERT INTO said VALUES ('c0ffee', 1, 1, x'5b5d')")
+    db.close()
+    usage = Usage(model_calls=2, tool_calls=1, input_tokens=30, output_tokens=4, cost_nanos=0)
+    ending = Ending(outcome="success", reply="so", usage=usage, format="plain", tokens=10, duration_ns=50)
+    async with opened(path) as store:
+        assert await store.turn("c0ffee-1") == as_version_1_kept_it(1, "why?", 1_000, ending)
+        assert await store.units("c0ffee-1") == [make_unit(state="done", result=b"\1", ended_ns=1_010)]
+        assert await store.said("c0ffee-1", 0) == [Said(1, b"[]")]
+        assert (await ask(store, accepted_ns=3_000)).past == (
+            Past(message="why?", reply="so", format="plain", messages=b"\0m"),
+        )
+        assert await store.check() == []
+    *_, (_, last, *_) = asked(path, "PRAGMA table_info(turns)")
+    assert last == "messages"
+
+
 async def test_the_tables_are_the_same_whichever_version_they_began_with(path: Path, tmp_path: Path) -> None:
     made_by_version_1(path)
     new = tmp_path / "new" / "store.db"
@@ -125,18 +158,20 @@ async def test_steps_that_are_missing_are_made_up_and_a_step_that_fails_makes_no
     async with opened(path) as store:
         await talk(store)
     monkeypatch.setattr(sqlite_file, "_PACKAGE", package)
-    more, most = (package / "migrations" / "sqlite" / name for name in ("0003_more.sql", "0004_most.sql"))
+    steps = len(list((package / "migrations" / "sqlite").glob("*.sql")))
+    names = f"{steps + 1:04}_more.sql", f"{steps + 2:04}_most.sql"
+    more, most = (package / "migrations" / "sqlite" / name for name in names)
     more.write_text("CREATE TABLE more (a TEXT);\nINSERT INTO more VALUES ('x;y');\n")
     most.write_text("CREATE TABLE most (a TEXT);\nCREATE TABLE more (a TEXT);\n")
     with pytest.raises(Misconfigured, match="more already exists"):
         await SQLiteStore(path).open()
-    assert asked(path, "PRAGMA user_version") == [(2,)]
+    assert asked(path, "PRAGMA user_version") == [(steps,)]
     assert asked(path, "SELECT name FROM sqlite_master WHERE name LIKE 'mo%'") == []
     most.write_text("CREATE TABLE most (a TEXT);\n")
     for _ in range(2):
         async with opened(path) as store:
             assert await numbers(store) == [1]
-    assert asked(path, "PRAGMA user_version") == [(4,)]
+    assert asked(path, "PRAGMA user_version") == [(steps + 2,)]
     assert asked(path, "SELECT a FROM more") == [("x;y",)]
 
 
@@ -159,6 +194,8 @@ WRONG = [
     ("UPDATE turns SET principal = 'ben' WHERE number = 3", "turns of another principal than their session: C-3"),
     ("DELETE FROM sessions", "turns belongs to a row of sessions there is not"),
     ("UPDATE turns SET webhook_due_ns = 1 WHERE number = 2", "turns that say how they ended and have not: C-2"),
+    ("UPDATE accounts SET held_nanos = 7", "accounts that hold something else than calls do: user anna 2026-11"),
+    ("DELETE FROM holds", "accounts that hold something else than calls do: user anna 2026-11"),
 ]
 
 
@@ -170,6 +207,7 @@ async def test_a_check_finds_what_cannot_be(path: Path, change: str, complaint: 
         await store.end_turn(claim_of(first), Ending(outcome="success"))
         await ask(store)
         await ask(store)
+        await store.reserve(Hold("h", "C-1", "a", 5, 6), [Cap(Account("user", "anna", "2026-11"), None, None)])
         assert await store.check() == []
         with sqlite3.connect(path) as other:
             other.execute(change)

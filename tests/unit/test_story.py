@@ -3,7 +3,7 @@
 import json
 
 from holdfast.events import TextDelta
-from holdfast.journal import Story, encode, read_said
+from holdfast.journal import Numbered, Story, encode, read_said, unbroken
 from holdfast.journal.story import PER_OWNER
 from holdfast.store import Said
 
@@ -72,6 +72,36 @@ def test_what_was_kept_is_read_once_and_from_where_it_is_asked_for() -> None:
     assert read(whole, 2) == [(3, "c")]
     assert [one.number for one in read_said([whole, whole], 0)] == [1, 2, 3]
     assert [one.name for one in read_said([whole], 2)] == ["text.delta"]
+
+
+def test_what_was_kept_late_is_read_in_its_place() -> None:
+    """The store did not keep the first part at first, and it came again with what followed."""
+    story = told("a")
+    late = story.unkept()
+    story.take(TextDelta(text="b"))
+    first = story.unkept()
+    story.lost(late)
+    story.take(TextDelta(text="c"))
+    again = story.unkept()
+    assert first is not None
+    assert again is not None
+    assert [one.number for one in read_said([first, again], 0)] == [1, 2, 3]
+
+
+def test_what_is_missing_is_waited_for_unless_its_owner_is_gone() -> None:
+    """Calls beside each other are kept in any order."""
+
+    def shown(*numbers: int, after: int = 0) -> list[int]:
+        return [one.number for one in unbroken([Numbered(number, "", b"") for number in numbers], after)]
+
+    assert shown(1, 2, 4, 5) == [1, 2]
+    assert shown(2) == []
+    assert shown(4, 5, after=3) == [4, 5]
+    assert shown() == []
+    later = PER_OWNER + 1
+    assert shown(2, 5, later, later + 1, later + 3) == [2, 5, later, later + 1]
+    assert shown(later, after=20) == [later]
+    assert shown(later + 3, after=later + 1) == []
 
 
 def test_half_a_surrogate_pair_is_told_as_a_question_mark() -> None:

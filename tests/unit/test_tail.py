@@ -15,7 +15,7 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, S
 
 from holdfast.clock import NS, Clock
 from holdfast.telemetry import tail as tail_module
-from holdfast.telemetry.own_span import OwnSpans
+from holdfast.telemetry.own_span import MOST_BELOW, OwnSpans
 from holdfast.telemetry.tail import MOST_AGE_S, MOST_SPANS, MOST_SPANS_OF_A_TRACE, MOST_TRACES, Tail, sampler
 
 Begin = Callable[[str, Context | None], Span]
@@ -226,6 +226,49 @@ def test_one_trace_holds_so_many_spans_and_its_failure_all_the_same() -> None:
     assert bench.names()[-1] == "turn"
 
 
+def test_our_spans_wait_with_the_one_they_began_in_and_go_with_it() -> None:
+    bench = Bench(ratio=0, slow_s=1)
+    request = bench.begin("request")
+    turn = bench.begin("turn", request)
+    bench.end(bench.begin("call", turn))
+    late = bench.begin("late", turn)
+    bench.end(turn)
+    assert bench.tail.held == (1, 0)
+    bench.now += NS
+    bench.end(request)
+    assert (bench.tail.held, bench.names()) == ((1, 3), []), "the late one is open"
+    bench.end(late)
+    assert bench.names() == ["call", "turn", "request", "late"]
+    assert bench.decided == {"slow": 1}
+    assert bench.tail.held == (0, 0)
+
+
+def test_a_failure_takes_what_ended_beside_it_along_and_the_rest_follows() -> None:
+    bench = Bench(ratio=0)
+    request = bench.begin("request")
+    turn = bench.begin("turn", request)
+    bench.end(bench.begin("first", turn))
+    other = bench.begin("other", turn)
+    bench.end(bench.begin("second", turn), fails=True)
+    assert bench.names() == ["first", "second"]
+    bench.end(other)
+    bench.end(turn)
+    bench.end(request)
+    assert bench.names() == ["first", "second", "other", "turn", "request"]
+    assert bench.decided == {"error": 1}
+    assert bench.tail.held == (0, 0)
+
+
+def test_no_more_than_so_many_wait_with_one() -> None:
+    bench = Bench(ratio=0)
+    turn = bench.begin("turn")
+    for _ in range(MOST_BELOW - 1):
+        bench.end(bench.begin("call", turn))
+    assert bench.tail.held == (1, 0)
+    bench.end(bench.begin("call", turn))
+    assert bench.tail.held == (1, MOST_BELOW)
+
+
 def test_all_traces_together_hold_so_many_spans(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MOST_SPANS < MOST_TRACES * MOST_SPANS_OF_A_TRACE
     monkeypatch.setattr(tail_module, "MOST_SPANS", 10)
@@ -240,7 +283,7 @@ def test_all_traces_together_hold_so_many_spans(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_trace_that_alone_is_too_much_gives_way_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tail_module, "MOST_SPANS", 3)
-    bench = Bench(ratio=0)
+    bench = Bench("sdk", ratio=0)
     turn = bench.begin("turn")
     for _ in range(4):
         bench.end(bench.begin("call", turn))

@@ -22,6 +22,7 @@ from holdfast.events import (
     Event,
     FallbackUsed,
     ModelFinished,
+    ModelStarted,
     ToolFinished,
     ToolStarted,
     TurnEnded,
@@ -419,10 +420,29 @@ async def test_every_attribute_is_in_the_catalogue() -> None:
         span.facts.pop("inside", None)
         assert set(span.facts) <= {attribute.name for attribute in entry.attributes}
         seen.setdefault(entry.name, set()).update(span.facts)
-    rare = {"sampling.reason", "agent.fallback.via", "agent.fallback.because", "error.type"}
+    rare = {"agent.cost_usd", "sampling.reason", "agent.fallback.via", "agent.fallback.because", "error.type"}
     assert {entry.name: {one.name for one in entry.attributes} - rare for entry in known.values()} == {
         name: facts - rare for name, facts in seen.items()
     }
+
+
+async def test_a_call_and_its_turn_say_what_they_cost() -> None:
+    traced = Traced()
+    ids = IDS
+    first: dict[str, Any] = {"call": 1, "provider": "sim", "model": "small"}
+    with traced.tracing.turn("bob", "") as spans:
+        usage = Usage(model_calls=1, cost_nanos=2_500_000_000)
+        for event in (
+            TurnStarted(**ids._asdict()),
+            ModelStarted(**first),
+            ModelFinished(**first, status="ok", duration_s=0, cost_nanos=1_500_000_000),
+            ModelFinished(**{**first, "call": 2}, status="rejected", duration_s=0),
+            TurnEnded(**ids._asdict(), outcome="success", reply="", usage=usage, duration_s=0),
+        ):
+            for observe in spans.observers:
+                observe(ids, event)
+    cost = {(span.name, span.facts.get("agent.attempt")): span.facts.get("agent.cost_usd") for span in traced.shown()}
+    assert cost == {("invoke_agent bob", None): 2.5, ("chat small", 1): 1.5, ("chat small", 2): None}
 
 
 async def test_a_request_is_the_parent_of_its_turn_and_its_caller_is_its_own(traced: Traced) -> None:

@@ -36,7 +36,7 @@ from holdfast.events import (
 from holdfast.guard import Guard, GuardSpec, ModelKey, Policies
 from holdfast.journal import Journal, Story
 from holdfast.journal.journal import KEEP_S
-from holdfast.replica import Answer, Keeper
+from holdfast.replica import Answer, Keeper, usage_view
 from holdfast.resilience import remaining_s
 from holdfast.store import Claim, Ending, NewTurn, Past, TurnRecord
 from holdfast.testing import loop_clock
@@ -101,7 +101,7 @@ async def test_a_turn_that_succeeds() -> None:
         reply="hello",
         outcome="success",
         model="small",
-        usage=usage,
+        usage=usage_view(usage),
     )
     assert [type(event) for event in house.events] == [
         TurnStarted,
@@ -325,7 +325,7 @@ async def test_a_turn_whose_end_cannot_be_stored_has_not_ended(raised: BaseExcep
     with pytest.raises(StoreUnavailable):
         await house.ask(echo)
     assert await house.state() == "running"
-    assert list(house.turns.orphans) == [(await house.stored())[0].turn_id]
+    assert [claim.turn_id for claim in house.turns.orphans] == [(await house.stored())[0].turn_id]
     assert not any(isinstance(event, TurnEnded) for event in house.events)
     house.faults.at_end = None
     async with asyncio.TaskGroup() as group:

@@ -354,3 +354,28 @@ def test_hosts_need_a_secret_that_can_sign() -> None:
             ServerSpec(webhook_hosts=("hooks.example",), webhook_secret=SecretStr(secret))
     for size in (24, 64):
         ServerSpec(webhook_secret=SecretStr(base64.b64encode(bytes(size)).decode()))
+
+
+async def test_whatever_a_store_raises_telling_goes_on(receive: Receive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would be told again, and the server would end with it."""
+    told, house = Told(), House()
+    receive(told)
+    take, told_it, failures = house.store.take_webhooks, house.store.webhook_told, [OSError("odd")] * 2
+
+    async def odd(call: Any, *args: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await call(*args)
+
+    monkeypatch.setattr(house.store, "take_webhooks", partial(odd, take))
+    monkeypatch.setattr(house.store, "webhook_told", partial(odd, told_it))
+    async with telling(house):
+        async with asyncio.TaskGroup() as group:
+            house.begin(group, answer, webhook=URL)
+        await asyncio.sleep(10)
+        failures.append(OSError("odd"))
+        async with asyncio.TaskGroup() as group:
+            house.begin(group, answer, webhook=URL)
+        await asyncio.sleep(DAY_S)
+    assert len({request.headers["webhook-id"] for request in told.requests}) == 2
+    assert failures == []

@@ -19,7 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from holdfast.errors import AgentFailed
-from holdfast.guard import Attempt, Guard, ModelKey
+from holdfast.guard import Attempt, Estimate, Guard, ModelKey
 from holdfast.journal import Codec, JsonCodec, canonical, declared_effect, digest_of, inside
 from holdfast.store import Past, tokens_in
 from holdfast.turn import Reply, Turn
@@ -67,10 +67,23 @@ class FunctionTurn:
         Raises:
             ModelUnavailable, ModelRejected, ModelMalformed, TimedOut: what the model did instead of answering.
         """
-        return await self._ask_model(self._turn, self.message if prompt is None else prompt, instructions)
+        answer = await self._ask_model(self._turn, self.message if prompt is None else prompt, instructions)
+        self._tell(answer)
+        return answer
+
+    def _tell(self, answer: object) -> None:
+        """Tell the monitor that a model has answered."""
+        if (watch := self.guard.watch) is not None and not inside.get():
+            watch.said(answer if isinstance(answer, str) else "", self.guard.usage())
 
     async def call_model(
-        self, provider: str, model: str, call: Callable[[Attempt], Awaitable[T]], *, request: object = None
+        self,
+        provider: str,
+        model: str,
+        call: Callable[[Attempt], Awaitable[T]],
+        *,
+        request: object = None,
+        answer_tokens: int | None = None,
     ) -> T:
         """
         Make one attempt at a call to any model by any client: ``call`` sends it, and says what it used.
@@ -83,7 +96,8 @@ class FunctionTurn:
             model: Its name.
             call: Sends the request.
             request: What is asked, in anything that JSON can hold, to tell calls apart that are made at the same time;
-                None tells them apart by their order.
+                None tells them apart by their order. Its length is what budgets take it for.
+            answer_tokens: Most tokens that may be answered, for budgets; None takes ``budget.answer_tokens``.
         """
         codec = codec_of(call)
 
@@ -97,8 +111,12 @@ class FunctionTurn:
                     attempt.answer = kept
             return answer
 
-        asked = digest_of(provider.encode(), model.encode(), canonical(request))
-        return await self.guard.model(ModelKey(provider, model), None, send, asked)
+        told = canonical(request)
+        asked = digest_of(provider.encode(), model.encode(), told)
+        estimate = Estimate(tokens_in(len(told)), answer_tokens)
+        answer = await self.guard.model(ModelKey(provider, model), estimate, send, asked)
+        self._tell(answer)
+        return answer
 
     async def tool(self, tool: Callable[..., Awaitable[T]], **args: Any) -> T:
         """
@@ -195,8 +213,14 @@ class FunctionAgent:
 
         Raises:
             AgentFailed: it returned something else than a string.
+            StoppedPartial: the monitor has ended the turn, or it ends with a question.
         """
+        watch = turn.guard.watch
+        if watch is not None:
+            watch.by_calls = True
         text = await self._handler(FunctionTurn(turn, self._ask_model))
         if not isinstance(text, str):
             raise AgentFailed(f"the handler {self._name} returned {type(text).__name__}; it must return a str")
+        if watch is not None:
+            watch.finish(text, again=False)
         return Reply(text, "plain", b"", tokens_in(len(turn.message) + len(text)))

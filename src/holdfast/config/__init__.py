@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 
 from holdfast.agents.spec import AgentSpec, LLMSpec
+from holdfast.budget.spec import BudgetSpec
 from holdfast.config.files import find, read
 from holdfast.config.given import Given
 from holdfast.config.keys import Key, Section, section_of
@@ -27,6 +28,7 @@ from holdfast.coord.spec import CoordSpec
 from holdfast.errors import Misconfigured
 from holdfast.guard.spec import GuardSpec
 from holdfast.lifecycle.spec import HealthSpec, ShutdownSpec
+from holdfast.monitor import MonitorSpec
 from holdfast.serving import ServerSpec
 from holdfast.store.spec import StoreSpec
 from holdfast.telemetry.spec import TelemetrySpec
@@ -42,6 +44,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     llm: LLMSpec = LLMSpec()
     agent: AgentSpec = AgentSpec()
     resilience: GuardSpec = GuardSpec()
+    budget: BudgetSpec = BudgetSpec()
+    monitor: MonitorSpec = MonitorSpec()
     store: StoreSpec = StoreSpec()
     coord: CoordSpec = CoordSpec()
     telemetry: TelemetrySpec = TelemetrySpec()

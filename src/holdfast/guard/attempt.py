@@ -47,6 +47,7 @@ class Attempt:
         output_tokens: The same for the answer.
         cache_read_tokens, cache_write_tokens: How many of the input it read from its cache, and wrote to it.
         reasoning_tokens: How many of the output were reasoning.
+        cost_nanos: What it cost, in nano-dollars, once it has ended; 0 where nobody knows.
         before: What the call answered when the turn was run before, encoded: then nothing is sent, and this is the
             answer. None where it is to be sent.
         answer: What it answers, encoded for the journal by whoever sent it; None where it is not to be kept.
@@ -58,6 +59,7 @@ class Attempt:
         "before",
         "cache_read_tokens",
         "cache_write_tokens",
+        "cost_nanos",
         "first_token_ns",
         "input_tokens",
         "output_tokens",
@@ -71,6 +73,7 @@ class Attempt:
         self.first_token_ns: int | None = None
         self.before = before
         self.answer: bytes | None = None
+        self.cost_nanos = 0
         self.used(0, 0)
 
     def first_token(self) -> None:

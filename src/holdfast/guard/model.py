@@ -1,9 +1,9 @@
 """
 The model crossing: what every attempt at a model call passes through, in order.
 
-    deadline ▸ what the journal knows of it ▸ tell that it starts ▸ breaker ▸ rate ▸ bulkhead ▸ keep that it begins ▸
-    time limit ▸ the call ▸ count what it used ▸ leave the policies with how it ended ▸ tell how it ended ▸
-    keep how it ended ▸ again, if it failed and that may help
+    deadline ▸ what the journal knows of it ▸ tell that it starts ▸ budget ▸ breaker ▸ rate ▸ bulkhead ▸ keep that it
+    begins ▸ time limit ▸ the call ▸ count what it used ▸ leave the policies with how it ended ▸ settle the budget ▸
+    tell how it ended ▸ keep how it ended ▸ again, if it failed and that may help
 """
 
 import asyncio
@@ -11,12 +11,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
+from holdfast.budget import Booking, Estimate, Price, TurnBudget
 from holdfast.clock import NS
-from holdfast.errors import AttemptTimedOut, DeadlineExceeded, Refused, TimedOut
+from holdfast.errors import (
+    AttemptTimedOut,
+    BudgetExhausted,
+    DeadlineExceeded,
+    HoldfastError,
+    PriceUnknown,
+    Refused,
+    TimedOut,
+)
 from holdfast.events import Emit, FallbackUsed, ModelFinished, ModelStarted, Usage
 from holdfast.guard.attempt import Attempt, Degraded, ModelKey
 from holdfast.guard.policies import Policies, Who
 from holdfast.guard.status import OK, Ending, ending_of
+from holdfast.guard.watch import Watch
 from holdfast.journal import JSON, PURE, STOPS, UNKEPT, Asked, Entry, Unkept
 from holdfast.resilience import (
     ENDED_WELL,
@@ -47,12 +57,15 @@ class ModelCrossing:
         known: Whether the latest call was answered by the journal, so that nobody need be told of it again.
         input_tokens: Sum over the attempts that ended.
         output_tokens: Sum over the attempts that ended.
+        watch: The monitor of the turn; None where nobody looks.
+        cost_nanos: Sum over the attempts that ended, as far as prices are known.
     """
 
     __slots__ = (
         "_attempts",
         "_because",
         "_book",
+        "_budget",
         "_clock",
         "_emit",
         "_failed",
@@ -63,14 +76,20 @@ class ModelCrossing:
         "_spec",
         "_who",
         "calls",
+        "cost_nanos",
         "degraded",
         "input_tokens",
         "known",
         "latest_model",
         "output_tokens",
+        "watch",
     )
 
-    def __init__(self, policies: Policies, emit: Emit, who: Who, book: Unkept = UNKEPT) -> None:
+    def __init__(
+        self, policies: Policies, emit: Emit, who: Who, book: Unkept = UNKEPT, budget: TurnBudget | None = None
+    ) -> None:
+        self.watch: Watch | None = None
+        self._budget = budget or policies.budget_of(who)
         self._spec = policies.spec
         self._clock = policies.clock
         self._book = book
@@ -89,16 +108,17 @@ class ModelCrossing:
         self.known = False
         self.input_tokens = 0
         self.output_tokens = 0
+        self.cost_nanos = 0
 
     async def __call__(
-        self, key: ModelKey, estimate: int | None, call: Callable[[Attempt], Awaitable[T]], request: bytes = b""
+        self, key: ModelKey, estimate: Estimate | None, call: Callable[[Attempt], Awaitable[T]], request: bytes = b""
     ) -> T:
         """
         Make a model call, again where that may help.
 
         Args:
             key: Which model.
-            estimate: Tokens the request is thought to need, or None where nobody knows.
+            estimate: What the call may use, or None where nobody knows.
             call: Sends the request, unless the attempt knows the answer from ``before``. It is handed the attempt, to
                 say what was used, and to leave its ``answer`` for the journal.
             request: Digest of what is asked, the same whenever the agent asks for this; empty for a call that is made
@@ -106,8 +126,10 @@ class ModelCrossing:
 
         Raises:
             DeadlineExceeded: the turn had no time left; nothing was sent.
+            BudgetExhausted: a budget has no room for it; nothing was sent by this attempt.
+            PriceUnknown: money is limited, and nobody knows what the model costs; nothing was sent.
             Refused: a breaker, rate limit or bulkhead said no; nothing was sent by this attempt.
-            Diverged, HandedOver, NotOwner: the turn must not go on here; nothing was sent.
+            Diverged, HandedOver, NotOwner, StoppedPartial: the turn must not go on here; nothing was sent.
             StoreUnavailable: the journal could not keep the call.
             AttemptTimedOut: the last attempt took longer than ``model_s`` and was cancelled; it may have been billed.
             Exception: whatever ``call`` raised the last time.
@@ -120,7 +142,7 @@ class ModelCrossing:
                     raise
 
     async def _once(
-        self, key: ModelKey, estimate: int | None, call: Callable[[Attempt], Awaitable[T]], request: bytes
+        self, key: ModelKey, estimate: Estimate | None, call: Callable[[Attempt], Awaitable[T]], request: bytes
     ) -> T:
         limit_s = self._spec.model_s
         async with (
@@ -129,7 +151,9 @@ class ModelCrossing:
         ):
             return await call(attempt)
 
-    def stream(self, key: ModelKey, estimate: int | None, request: bytes = b"") -> AbstractAsyncContextManager[Attempt]:
+    def stream(
+        self, key: ModelKey, estimate: Estimate | None, request: bytes = b""
+    ) -> AbstractAsyncContextManager[Attempt]:
         """
         Make one attempt at a streamed model call: the block opens the stream, reads it and closes it.
 
@@ -149,7 +173,11 @@ class ModelCrossing:
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether there is a limit on tokens, so that an estimate is worth making."""
+        """Whether there is a limit on tokens or money, so that an estimate is worth making."""
+        return self._limits_rate or self._budget.counts_tokens
+
+    @property
+    def _limits_rate(self) -> bool:
         return self._spec.model_tokens_per_minute is not None
 
     def may_ask_another(self) -> bool:
@@ -159,15 +187,18 @@ class ModelCrossing:
 
     @asynccontextmanager
     async def _attempt(
-        self, key: ModelKey, estimate: int | None, silent_s: float, request: bytes
+        self, key: ModelKey, estimate: Estimate | None, silent_s: float, request: bytes
     ) -> AsyncIterator[Attempt]:
         """The way of every attempt, from and to the journal."""
         left = remaining_s(self._clock)
         if left is not None and left <= 0:
+            await asyncio.sleep(0)  # So that it is cancelled, whatever its agent makes of the error.
             raise DeadlineExceeded
         book = self._book if request else UNKEPT
         entry = await book.open(Asked("model", key.model, request.hex(), request, PURE, JSON))
         self.known = entry.result is not None
+        if self.watch is not None:
+            self.watch.tell(again=self.known)
         if self.known:
             yield self._answered_before(entry)
             return
@@ -190,11 +221,15 @@ class ModelCrossing:
         self.calls += entry.usage.model_calls
         self.input_tokens += entry.usage.input_tokens
         self.output_tokens += entry.usage.output_tokens
+        self.cost_nanos += entry.usage.cost_nanos
+        self._budget.replayed(entry.usage)
         self.latest_model = entry.name
         return Attempt(self._clock, entry.result)
 
     @asynccontextmanager
-    async def _sent(self, key: ModelKey, estimate: int | None, silent_s: float, entry: Entry) -> AsyncIterator[Attempt]:
+    async def _sent(
+        self, key: ModelKey, estimate: Estimate | None, silent_s: float, entry: Entry
+    ) -> AsyncIterator[Attempt]:
         """The way of an attempt that is sent; ``silent_s`` is how long it may take until some of its answer came."""
         self._attempts += 1
         number = self._attempts
@@ -203,10 +238,12 @@ class ModelCrossing:
         asked_ns = attempt.started_ns
         passage = self._pipeline.attempt(self._about(key, estimate), self._next.pop(key.target, 1))
         self._emit(ModelStarted(call=number, provider=key.provider, model=key.model))
-        ending = OK
+        ending, booking, sent = OK, None, False
         try:
+            booking = await self._reserve(key, estimate)
             await passage.enter()
             await entry.begin()
+            sent = True
             self.calls += 1
             attempt.started_ns = self._clock.now()
             model_sent(number)
@@ -226,6 +263,7 @@ class ModelCrossing:
         finally:
             self.input_tokens += attempt.input_tokens
             self.output_tokens += attempt.output_tokens
+            cost = self._pay(booking, attempt, ending, sent=sent)
             first = attempt.first_token_ns
             self._emit(
                 ModelFinished(
@@ -240,9 +278,33 @@ class ModelCrossing:
                     cache_read_tokens=attempt.cache_read_tokens,
                     cache_write_tokens=attempt.cache_write_tokens,
                     reasoning_tokens=attempt.reasoning_tokens,
+                    cost_nanos=cost,
                     error=ending.error,
                 )
             )
+
+    async def _reserve(self, key: ModelKey, estimate: Estimate | None) -> Booking:
+        try:
+            return await self._budget.reserve(key.provider, key.model, estimate)
+        except (BudgetExhausted, PriceUnknown) as no:
+            _not_the_models_fault(no)
+            raise
+
+    def _pay(self, booking: Booking | None, attempt: Attempt, ending: Ending, *, sent: bool) -> int | None:
+        """
+        Settle what the attempt reserved. Returns what it cost, or None where nobody knows.
+
+        One that was sent, and of which nobody says what it used, may have used all that it reserved; but not one that
+        the provider refused.
+        """
+        if booking is None:
+            return None
+        attempt.cost_nanos = _cost(booking.price, attempt)
+        self.cost_nanos += attempt.cost_nanos
+        refused = ending.status == "error" and attempt.first_token_ns is None
+        unknown = sent and not refused and attempt.input_tokens + attempt.output_tokens == 0
+        self._budget.settle(booking, None if unknown else _usage(attempt), answered=ending is OK)
+        return None if booking.price is None else attempt.cost_nanos
 
     def _answered(self, key: ModelKey, attempt: Attempt, passage: Passage) -> None:
         self._settle(attempt, passage, attempt.input_tokens + attempt.output_tokens or None)
@@ -290,7 +352,8 @@ class ModelCrossing:
     def _too_slow(self) -> AttemptTimedOut:
         return AttemptTimedOut(f"a model call took longer than {self._spec.model_s:g} s")
 
-    def _about(self, key: ModelKey, estimate: int | None) -> Call:
+    def _about(self, key: ModelKey, estimate: Estimate | None) -> Call:
+        tokens = 0 if estimate is None else estimate.input_tokens + (estimate.output_tokens or 0)
         return Call(
             target=key.target,
             credential=f"{key.provider}@{key.credential}",
@@ -298,7 +361,7 @@ class ModelCrossing:
             agent=self._who.agent,
             repeatable=True,
             elsewhere=key.elsewhere,
-            costs={_TOKENS: min(estimate or 1, self._spec.model_tokens_per_minute or 1)},
+            costs={_TOKENS: min(tokens or 1, self._spec.model_tokens_per_minute or 1)},
         )
 
     def _settle(self, attempt: Attempt, passage: Passage, used: int | None) -> None:
@@ -308,11 +371,29 @@ class ModelCrossing:
         A request that the provider refused took none; one that was not waited for may have taken all of them.
         """
         passage.first_ns = NOT_YET if attempt.first_token_ns is None else attempt.first_token_ns
-        if used is not None and self.counts_tokens:
+        if used is not None and self._limits_rate:
             passage.adjust(tokens=used)
 
 
 def _usage(attempt: Attempt | None) -> Usage:
     if attempt is None:
         return Usage()
-    return Usage(model_calls=1, input_tokens=attempt.input_tokens, output_tokens=attempt.output_tokens)
+    return Usage(
+        model_calls=1,
+        input_tokens=attempt.input_tokens,
+        output_tokens=attempt.output_tokens,
+        cost_nanos=attempt.cost_nanos,
+    )
+
+
+def _cost(price: Price | None, attempt: Attempt) -> int:
+    if price is None:
+        return 0
+    return price.cost(
+        attempt.input_tokens, attempt.output_tokens, attempt.cache_read_tokens, attempt.cache_write_tokens
+    )
+
+
+def _not_the_models_fault(no: HoldfastError) -> None:
+    """No other model would be let through, nor the same one later in this turn."""
+    no.failure_class = FailureClass.CANCELLED  # type: ignore[attr-defined]  # what `recognise` looks for

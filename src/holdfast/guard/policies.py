@@ -13,8 +13,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
+from holdfast.budget import Budgets, BudgetSpec, Member, TurnBudget
 from holdfast.clock import NS, Clock
 from holdfast.errors import Shed
+from holdfast.guard.conduct import Conduct
 from holdfast.guard.sharing import Sharing
 from holdfast.guard.spec import GuardSpec
 from holdfast.journal import Declared
@@ -43,10 +45,11 @@ _LEAST_CONCURRENT = 4
 
 
 class Who(NamedTuple):
-    """On whose behalf calls are made, and by which agent."""
+    """On whose behalf calls are made, by which agent, and in which turn if it is kept."""
 
     user: str = ""
     agent: str = ""
+    turn_id: str = ""
 
 
 NOBODY = Who()
@@ -61,16 +64,28 @@ class Policies:
         clock: Where time and chance come from.
         sink: Takes in what they tell; None for nobody.
         share: What several processes keep together: rate limits, and places for probes; None for this process alone.
+        budgets: What turns may spend; None limits each to the steps of the default.
+        conduct: What is known of how agents behave; None watches nobody.
 
     Attributes:
-        spec, clock: As given.
+        spec, clock, budgets, conduct: As given.
         ingress, model, tool: The pipelines.
         shedder: Who is let in when more turns come than can run.
     """
 
-    def __init__(self, spec: GuardSpec, clock: Clock, sink: Sink | None = None, share: Sharing | None = None) -> None:
+    def __init__(
+        self,
+        spec: GuardSpec,
+        clock: Clock,
+        sink: Sink | None = None,
+        share: Sharing | None = None,
+        budgets: Budgets | None = None,
+        conduct: Conduct | None = None,
+    ) -> None:
         self.spec = spec
+        self.conduct = conduct
         self.clock = clock
+        self.budgets = budgets or Budgets(BudgetSpec(), clock)
         self._sink = sink
         self.ingress = Pipeline("ingress", _ingress_rate(spec, share), clock=clock, sink=sink, max_keys=100_000)
         self.model = Pipeline(
@@ -116,6 +131,10 @@ class Policies:
                 yield
             finally:
                 self.shedder.leave(permit)
+
+    def budget_of(self, who: Who) -> TurnBudget:
+        """What a turn may spend."""
+        return TurnBudget(self.budgets, Member(who.turn_id, who.user, who.agent), self.spec.turn_s)
 
     def tool_s(self, tool: str) -> float:
         """Seconds one call of ``tool`` may take."""

@@ -21,13 +21,14 @@ from holdfast.journal.effects import (
     inside,
 )
 from holdfast.journal.entry import UNKEPT, Asked, Entry, Unkept, digest_of
-from holdfast.journal.journal import STOPS, Journal
+from holdfast.journal.journal import KEEP_S, STOPS, Journal
 from holdfast.journal.shield import shielded
-from holdfast.journal.story import Numbered, Story, encode, read_said
+from holdfast.journal.story import Numbered, Story, encode, read_said, unbroken
 
 __all__ = [
     "DID_NOT_HAPPEN",
     "JSON",
+    "KEEP_S",
     "ONCE",
     "PURE",
     "STOPS",
@@ -56,5 +57,6 @@ __all__ = [
     "inside",
     "read_said",
     "shielded",
+    "unbroken",
     "unicode",
 ]

@@ -13,6 +13,7 @@ asks for something else than before is stopped, as it would repeat effects under
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,11 +21,13 @@ import msgspec
 from holdfast.clock import NS, Clock
 from holdfast.errors import Diverged, HandedOver, HoldfastError, InDoubt, NotOwner, StoreUnavailable, TurnCancelled
 from holdfast.events import Event, Usage
+from holdfast.journal.codec import unicode
 from holdfast.journal.effects import DID_NOT_HAPPEN, UNKNOWN, Happened, Unclear, inside
 from holdfast.journal.entry import NOTHING_USED, Asked, Entry, Unkept
 from holdfast.journal.shield import shielded
 from holdfast.journal.story import Story
 from holdfast.resilience import FailureClass
+from holdfast.resilience.wheel import Fuse, Wheel
 from holdfast.store import Claim, Ending, Said, Store, Unit, UnitKind
 
 T = TypeVar("T")
@@ -140,7 +143,7 @@ class Journal(Unkept):
     def _place(self, asked: Asked) -> tuple[UnitKind, str]:
         """Where the call is kept: under its key, or one with a number where that is used already."""
         above = inside.get()
-        key = f"{above}/{asked.key}" if above else asked.key
+        key = unicode(f"{above}/{asked.key}" if above else asked.key)  # Models make up the ids of calls.
         place, number = (asked.kind, key), 1
         while place in self._used:
             number += 1
@@ -261,22 +264,34 @@ class Journal(Unkept):
         """Write, with what was told meanwhile; again and again for a while, where the store does not answer."""
         said = self.story.unkept(last)
         give_up = self.clock.now() + round(KEEP_S * NS)
-        while True:
-            try:
-                async with asyncio.timeout(max(0.0, (give_up - self.clock.now()) / NS)):
+        fuse = self._fuse(give_up)
+        try:
+            while True:
+                try:
                     return await write(said)
-            except NotOwner as gone:
-                self.left = True
-                self.stop(gone)
-                raise
-            except TimeoutError as late:
+                except NotOwner as gone:
+                    self.left = True
+                    self.stop(gone)
+                    raise
+                except StoreUnavailable as down:
+                    if self.clock.now() + round(_TRY_AGAIN_S * NS) >= give_up:
+                        raise self._not_kept(said, down.detail) from down
+                except Exception as error:
+                    raise self._not_kept(said, f"the store raised {type(error).__name__}") from error
+                await asyncio.sleep(_TRY_AGAIN_S)
+        except asyncio.CancelledError as late:
+            if fuse.out(late):
                 raise self._not_kept(said, f"the store kept nothing of the turn for {KEEP_S:g} s") from late
-            except StoreUnavailable as down:
-                if self.clock.now() + round(_TRY_AGAIN_S * NS) >= give_up:
-                    raise self._not_kept(said, down.detail) from down
-            except Exception as error:
-                raise self._not_kept(said, f"the store raised {type(error).__name__}") from error
-            await asyncio.sleep(_TRY_AGAIN_S)
+            raise
+        finally:
+            fuse.out(None)
+
+    def _fuse(self, at: int) -> Fuse:
+        """Stops the running task at ``at``."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a turn runs in a task")
+        return Wheel.of(task.get_loop(), self.clock).light(task, at)
 
     def _not_kept(self, said: Said | None, why: str) -> StoreUnavailable:
         self.story.lost(said)
@@ -311,7 +326,13 @@ class Recorded(Entry):
         """See ``Entry.begin``."""
         journal = self._journal
         self._begun_ns = journal.clock.wall_ns()
-        if await journal.put(self._unit()):
+        try:
+            to_be_stopped = await journal.put(self._unit())
+        except asyncio.CancelledError:  # It may be kept all the same, and it did not happen.
+            with suppress(NotOwner, StoreUnavailable):
+                await self._end(msgspec.structs.replace(self._unit(), state="failed"))
+            raise
+        if to_be_stopped:
             journal.stop(TurnCancelled())
         if journal.stopped is not None:  # Perhaps by another call, while this one was being kept.
             await self._end(msgspec.structs.replace(self._unit(), state="failed"))  # It did not happen.

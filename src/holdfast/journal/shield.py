@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -18,14 +19,22 @@ async def shielded(work: Coroutine[Any, Any, T], *, deaf: bool = False) -> T:
     Raises:
         asyncio.CancelledError: the task was cancelled meanwhile; ``work`` has ended all the same.
     """
-    working = asyncio.get_running_loop().create_task(work)  # A group would cancel it with the task.
+    loop = asyncio.get_running_loop()
+    working = loop.create_task(work)  # A group would cancel it with the task.
     cancelled: asyncio.CancelledError | None = None
     while not working.done():
         try:
-            await asyncio.wait((working,))
+            ended = loop.create_future()
+            working.add_done_callback(partial(_tell, ended))
+            await ended
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None and not deaf:
         working.cancelled() or working.exception()  # It was looked at: nobody need be told that it was not.
         raise cancelled
     return working.result()
+
+
+def _tell(waiting: asyncio.Future[None], _ended: object) -> None:
+    if not waiting.done():
+        waiting.set_result(None)

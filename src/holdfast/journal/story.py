@@ -103,13 +103,29 @@ class Story:
 
 
 def read_said(chunks: Iterable[Said], after: int) -> list[Numbered]:
-    """The events with higher numbers than ``after``, each once."""
+    """The events with higher numbers than ``after``, each once and in order."""
     found: dict[int, Numbered] = {}
     for chunk in chunks:
         for number, name, data in _decode(chunk.events):
             if number > after:
                 found.setdefault(number, Numbered(number, name, bytes(data)))
-    return list(found.values())
+    return [found[number] for number in sorted(found)]
+
+
+def unbroken(batch: list[Numbered], after: int) -> list[Numbered]:
+    """
+    The events up to the first one that is missing, of a turn that may have more.
+
+    Calls that are made beside each other are kept in any order: what is missing is about to come. Not so what an owner
+    did not keep whom another one has followed.
+    """
+    begun = max((place for place, told in enumerate(batch) if told.number % PER_OWNER == 1), default=-1)
+    last = after if begun < 0 else batch[begun].number
+    for place, told in enumerate(batch[begun + 1 :], begun + 1):
+        if told.number != last + 1:
+            return batch[:place]
+        last = told.number
+    return batch
 
 
 _decode = msgspec.json.Decoder(list[tuple[int, str, msgspec.Raw]]).decode

@@ -7,12 +7,15 @@ from holdfast.replica.answer import (
     TurnDetail,
     TurnView,
     UnitView,
+    UsageView,
     answer_of,
     detail_of,
     error_of,
+    usage_view,
     view_of,
 )
 from holdfast.replica.keeper import Keeper
+from holdfast.replica.monitored import SessionActions, actions_of
 from holdfast.replica.turns import Turns
 from holdfast.replica.webhooks import Webhooks
 
@@ -21,13 +24,17 @@ __all__ = [
     "Begun",
     "Fault",
     "Keeper",
+    "SessionActions",
     "TurnDetail",
     "TurnView",
     "Turns",
     "UnitView",
+    "UsageView",
     "Webhooks",
+    "actions_of",
     "answer_of",
     "detail_of",
     "error_of",
+    "usage_view",
     "view_of",
 ]

@@ -10,9 +10,30 @@ import msgspec
 from holdfast.clock import NS, iso
 from holdfast.errors import HoldfastError, every_error
 from holdfast.events import Outcome, Usage
+from holdfast.journal import Numbered
+from holdfast.replica.monitored import Monitored, monitored_of
 from holdfast.store import Effect, TurnRecord, TurnState, Unit, UnitKind, UnitState
 
 _ERRORS = {error.code: error for error in every_error()}
+
+
+class UsageView(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a turn, or one of its calls, used.
+
+    Attributes:
+        model_calls: Attempts at a model call that were sent.
+        tool_calls: Tool calls that were started.
+        input_tokens: As the provider counts them; cached tokens are among them.
+        output_tokens: As the provider counts them; reasoning tokens are among them.
+        cost_usd: US dollars that they cost; those of a model whose price is not known count nothing.
+    """
+
+    model_calls: int
+    tool_calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +53,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     reply: str
     outcome: Outcome
     model: str | None
-    usage: Usage
+    usage: UsageView
     degraded: bool = False
     via: str | None = None
     because: str | None = None
@@ -107,7 +128,7 @@ class UnitView(msgspec.Struct, frozen=True, kw_only=True):
     effect: Effect
     started_at: str
     ended_at: str | None
-    usage: Usage
+    usage: UsageView
     args: Any
 
 
@@ -142,16 +163,33 @@ class TurnView(msgspec.Struct, frozen=True, kw_only=True):
     error: Fault | None
     model: str | None
     degraded: bool
-    usage: Usage | None
+    usage: UsageView | None
     started_at: str
     ended_at: str | None
     duration_s: float | None
 
 
 class TurnDetail(TurnView, frozen=True, kw_only=True):
-    """A turn with its calls in the order in which they began; they are forgotten `store.keep_turns_s` after its end."""
+    """
+    A turn with its calls in the order in which they began; they are forgotten `store.keep_turns_s` after its end.
+
+    Attributes:
+        monitor: How it behaved.
+    """
 
     units: list[UnitView]
+    monitor: Monitored
+
+
+def usage_view(usage: Usage) -> UsageView:
+    """What was used, as it is shown."""
+    return UsageView(
+        model_calls=usage.model_calls,
+        tool_calls=usage.tool_calls,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cost_usd=usage.cost_nanos / NS,
+    )
 
 
 def error_of(record: TurnRecord) -> HoldfastError | None:
@@ -181,7 +219,7 @@ def answer_of(record: TurnRecord) -> Answer:
         reply=ending.reply,
         outcome=ending.outcome,
         model=ending.model,
-        usage=ending.usage,
+        usage=usage_view(ending.usage),
         degraded=ending.via is not None,
         via=ending.via,
         because=ending.because,
@@ -206,16 +244,17 @@ def view_of(record: TurnRecord) -> TurnView:
         error=None if error is None else _fault(error),
         model=ending.model if ending else None,
         degraded=ending is not None and ending.via is not None,
-        usage=ending.usage if ending else None,
+        usage=usage_view(ending.usage) if ending else None,
         started_at=iso(record.started_ns),
         ended_at=iso(record.started_ns + ending.duration_ns) if ending else None,
         duration_s=ending.duration_ns / NS if ending else None,
     )
 
 
-def detail_of(record: TurnRecord, units: Iterable[Unit]) -> TurnDetail:
-    """A turn with its calls, as it is shown."""
-    return TurnDetail(**msgspec.structs.asdict(view_of(record)), units=[_unit_view(unit) for unit in units])
+def detail_of(record: TurnRecord, units: Iterable[Unit], told: Iterable[Numbered]) -> TurnDetail:
+    """A turn with its calls, and what its events tell of its behaviour, as it is shown."""
+    seen = [_unit_view(unit) for unit in units]
+    return TurnDetail(**msgspec.structs.asdict(view_of(record)), units=seen, monitor=monitored_of(told))
 
 
 def _unit_view(unit: Unit) -> UnitView:
@@ -228,7 +267,7 @@ def _unit_view(unit: Unit) -> UnitView:
         effect=unit.effect,
         started_at=iso(unit.begun_ns),
         ended_at=None if unit.ended_ns is None else iso(unit.ended_ns),
-        usage=unit.usage,
+        usage=usage_view(unit.usage),
         args=None if unit.args is None else msgspec.Raw(unit.args),
     )
 

@@ -6,7 +6,7 @@ out when it writes: what it writes is refused, and it lets go.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -56,63 +56,77 @@ class Keeper:
         self._drain = drain
         self._lease_s = lease_s
         self._keep_s = keep_s
-        self._resumed: set[asyncio.Task[None]] = set()
-        self._purge_at = 0
+        self._resumed: dict[asyncio.Task[None], str] = {}
+        self._alive_until = self._purge_at = self._clock.now()
 
     @asynccontextmanager
     async def keeping(self, run: Run) -> AsyncIterator[None]:
         """For the length of the block: live. Turns that are taken over are given to ``run``."""
+        with suppress(StoreUnavailable):  # Whoever has said nothing yet is dead to others, and so are its first turns.
+            await self._beat()
         async with asyncio.TaskGroup() as group:
-            living = group.create_task(self._live(run))
+            # Apart, so that a replica whose other work takes long still says that it lives.
+            beating = group.create_task(self._again_and_again(self._beat, asyncio.Event()))
+            looking = group.create_task(self._again_and_again(lambda: self._round(run), self._turns.released))
             try:
                 yield
             finally:
-                living.cancel()
+                beating.cancel()
+                looking.cancel()
         with suppress(StoreUnavailable):  # Then others find out by themselves, a little later.
             await self._store.leave(self._replica)
 
-    async def _live(self, run: Run) -> None:
+    async def _again_and_again(self, work: Callable[[], Awaitable[None]], sooner: asyncio.Event) -> None:
         while True:
-            self._turns.released.clear()
+            sooner.clear()
             try:
-                await self._round(run)
+                await work()
             except StoreUnavailable:
                 logger.debug("store_away")  # Health tells; there is nothing to do until it is back.
             except Exception as error:  # noqa: BLE001 - a replica that no longer says that it lives loses its turns
                 log_failure(error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._lease_s / BEATS):
-                    await self._turns.released.wait()
+                    await sooner.wait()
+
+    async def _beat(self) -> None:
+        asked = self._clock.now()
+        for turn_id in await self._store.beat(self._replica):
+            self._turns.stop(turn_id)
+        self._alive_until = asked + round(self._lease_s * NS)
 
     async def _round(self, run: Run) -> None:
-        await self._store.beat(self._replica)
         await self._give_up_orphans()
         await self._take_over(run)
         await self._purge()
 
     async def _give_up_orphans(self) -> None:
         """Turns that ran here when the store was away: whoever claims them goes on, this replica or another."""
-        for turn_id, claim in list(self._turns.orphans.items()):
+        orphans = self._turns.orphans
+        for claim, said in list(orphans.items()):
+            orphans[claim] = None  # If it was what the store would not keep, the turn is given up without it next time.
             with suppress(NotOwner):
-                await self._store.suspend(claim)
-            self._turns.orphans.pop(turn_id, None)
+                await self._store.suspend(claim, None, said)
+            del orphans[claim]
 
     async def _take_over(self, run: Run) -> None:
-        room = MOST_RESUMED - len(self._resumed)
-        if not self._drain.ready or room <= 0:
+        # Those that wait for their session take no room: what they wait for may be among those to be taken over.
+        room = MOST_RESUMED - sum(turn_id not in self._turns.queued for turn_id in self._resumed.values())
+        if not self._drain.ready or room <= 0 or self._clock.now() >= self._alive_until:
             return
         for record in await self._store.claim(self._replica, self._agents, self._lease_s, room):
             logger.warning("turn_resumed", turn_id=record.turn_id, agent=record.agent, generation=record.generation)
             task = run(self._turns.resume(record))
-            self._resumed.add(task)
-            task.add_done_callback(self._resumed.discard)
+            self._resumed[task] = record.turn_id
+            task.add_done_callback(self._resumed.pop)
             self._drain.track(task)
 
     async def _purge(self) -> None:
         now = self._clock.now()
         if now < self._purge_at:
             return
-        self._purge_at = now + round(PURGE_S * NS)
         before_ns = self._clock.wall_ns() - round(self._keep_s * NS)
         while await self._store.purge(before_ns, _PURGED_AT_ONCE) == _PURGED_AT_ONCE:
-            continue
+            if self._clock.now() - now > round(self._lease_s / BEATS * NS):
+                return  # There is more, and there may be turns that nobody runs: the next round goes on.
+        self._purge_at = now + round(PURGE_S * NS)

@@ -23,16 +23,19 @@ from holdfast.errors import (
     HoldfastError,
     InDoubt,
     NotFound,
+    NotOwner,
     SessionBusy,
+    StoreUnavailable,
     TurnAbandoned,
     TurnCancelled,
 )
 from holdfast.events import Observer, TurnEnded, TurnSuspended
-from holdfast.journal import Journal, Numbered, Story, encode, read_said
+from holdfast.journal import KEEP_S, Journal, Numbered, Story, encode, read_said, unbroken
 from holdfast.lifecycle import Drain
 from holdfast.replica.answer import Begun, answer_of
+from holdfast.replica.gone import Gone
 from holdfast.replica.waiting import Waiting
-from holdfast.store import Claim, Heard, Past, Store, TurnRecord
+from holdfast.store import Claim, Heard, Past, Said, Store, TurnRecord
 from holdfast.telemetry import Tracing, log_failure
 from holdfast.turn import Agent, Ask, Parts, accept, turn
 
@@ -64,7 +67,9 @@ class Turns:
     Attributes:
         store, clock: As its parts have them.
         live: Those that run now, by their ids.
-        orphans: Those that ran here, until the store did not answer: to be given up once it does.
+        queued: Those that wait here for an earlier one of their session, by their ids.
+        orphans: Those that ran here, until the store did not answer, with what was told of them and not kept: to be
+            given up once it does.
         released: Set when there may be a turn that nobody runs.
         told: Set when there may be a webhook that is due.
     """
@@ -86,7 +91,8 @@ class Turns:
         self._observed = observed
         self._waiting = Waiting()
         self.live: dict[str, Live] = {}
-        self.orphans: dict[str, Claim] = {}
+        self.queued: set[str] = set()
+        self.orphans: dict[Claim, Said | None] = {}
         self.released = asyncio.Event()
         self.told = asyncio.Event()
 
@@ -136,7 +142,7 @@ class Turns:
 
     async def resume(self, record: TurnRecord) -> None:
         """Go on with a turn that this replica has claimed."""
-        agent = self._agents[record.agent]
+        agent = self._agents.get(record.agent) or Gone(record.agent)
         try:
             with self._tracing.turn(agent.name, record.trace_id, record.message) as spans:
                 await self._run(record, None, None, agent, spans.observers, (), Begun())
@@ -161,18 +167,26 @@ class Turns:
         journal: Journal | None = None
 
         async def recall() -> Sequence[Past]:
-            return past if past is not None else await self._place(record, claim, wait_s)
+            if past is not None or journal is None:
+                return past or ()
+            try:
+                return await self._place(record, claim, wait_s)
+            except (NotOwner, StoreUnavailable) as lost:
+                raise journal.stop(lost) from lost
 
         try:
             journal = await self._journal(record, claim)
+            self.stop(record.turn_id, NotOwner())  # A run that has lost the turn, and has not found out yet.
             self.live[record.turn_id] = Live(journal, task)
             begun.kept(record)
             return await turn(record, recall, agent, journal, self._parts.policies, self._observed(spans, watch))
         finally:
             if journal is None or not journal.left:
-                self.orphans[record.turn_id] = claim
-            if self.live.pop(record.turn_id, None) is not None and journal is not None:
+                self.orphans[claim] = None if journal is None else journal.story.unkept()
+            if journal is not None:
                 journal.story.end()
+                if (live := self.live.get(record.turn_id)) is not None and live.journal is journal:
+                    del self.live[record.turn_id]
             self.wake(record.turn_id)
             if record.webhook is not None:
                 self.told.set()
@@ -192,17 +206,29 @@ class Turns:
         return journal
 
     async def _place(self, record: TurnRecord, claim: Claim, wait_s: float | None) -> Sequence[Past]:
-        """Wait until the earlier turns of the session have ended."""
-        give_up = None if wait_s is None else self.clock.now() + round(wait_s * NS)
-        while True:
-            with self._waiting.on(record.conversation_id) as woken:
-                past = await self.store.start(claim, self._parts.history_tokens)
-                if past is not None:
-                    return past
-                left_s = POLL_S if give_up is None else min(POLL_S, (give_up - self.clock.now()) / NS)
-                if left_s <= 0:
-                    raise SessionBusy(retry_after_s=1.0)
-                await woken.wait(left_s)
+        """Wait until the earlier turns of the session have ended. A store may be away meanwhile, if not for long."""
+        answered = self.clock.now()
+        give_up = None if wait_s is None else answered + round(wait_s * NS)
+        before = f"{record.conversation_id}-{record.number - 1}"
+        self.queued.add(record.turn_id)
+        try:
+            while True:
+                with self._waiting.on(before) as woken:
+                    away: HoldfastError | None = None
+                    try:
+                        past = await self.store.start(claim, self._parts.history_tokens)
+                        answered = self.clock.now()
+                    except StoreUnavailable as down:
+                        past, away = None, down
+                    if past is not None:
+                        return past
+                    now = self.clock.now()
+                    left_s = POLL_S if give_up is None else min(POLL_S, (give_up - now) / NS)
+                    if left_s <= 0 or now - answered >= round(KEEP_S * NS):
+                        raise away or SessionBusy(retry_after_s=1.0)
+                    await woken.wait(left_s)
+        finally:
+            self.queued.discard(record.turn_id)
 
     def _handing_over(self) -> bool:
         return self._drain.handing_over and self.store.lasts
@@ -225,13 +251,12 @@ class Turns:
     def wake(self, turn_id: str) -> None:
         """Let those look again who wait for this turn, or for their place behind it."""
         self._waiting.wake(turn_id)
-        self._waiting.wake(turn_id.rpartition("-")[0])
 
-    def stop(self, turn_id: str) -> None:
+    def stop(self, turn_id: str, why: HoldfastError | None = None) -> None:
         """Stop a turn that runs here, now: the call that is under way is cancelled, and no further one made."""
         live = self.live.get(turn_id)
         if live is not None and live.journal.stopped is None:
-            live.journal.stop(TurnCancelled())
+            live.journal.stop(why or TurnCancelled())
             live.task.cancel()
 
     async def cancel(self, turn_id: str) -> bool:
@@ -269,6 +294,7 @@ class Turns:
         if live is not None:
             known = {numbered.number for numbered in batch}
             batch += [numbered for numbered in _own(live.journal.story, after) if numbered.number not in known]
+            batch.sort(key=lambda numbered: numbered.number)
         return batch
 
     async def watch(self, turn_id: str, after: int, still_s: float) -> AsyncIterator[list[Numbered]]:
@@ -285,7 +311,9 @@ class Turns:
             with self._waiting.on(turn_id) as woken:
                 # What runs here is read where it is told: the store is asked only for what others told before.
                 record = None if _has_all(live, after) else await self.store.turn(turn_id)
-                if batch := await self.told_so_far(turn_id, after):
+                over = record is None or record.state == "ended" or _in_doubt(record)
+                batch = await self.told_so_far(turn_id, after)
+                if batch := batch if live is not None or over else unbroken(batch, after):
                     yield batch
                     after = batch[-1].number
                     still_at = self.clock.now() + round(still_s * NS)
@@ -296,9 +324,6 @@ class Turns:
                         if more and more[-1].name == TurnEnded.name:
                             return
                     continue
-                over = (
-                    record is None or record.state == "ended" or (record.state == "in_doubt" and not record.cancelled)
-                )
                 if over or self._left_behind(turn_id):
                     return
                 await woken.wait(POLL_S)

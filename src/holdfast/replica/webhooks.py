@@ -16,8 +16,8 @@ import asyncio
 import base64
 import hashlib
 import hmac
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import httpx2
 
@@ -31,7 +31,7 @@ from holdfast.resilience import Breaker, Bulkhead, Call, Pipeline, Sink, Timeout
 from holdfast.resilience.recognise import recognise
 from holdfast.serving import ServerSpec, webhook_key
 from holdfast.store import TurnRecord
-from holdfast.telemetry import logger
+from holdfast.telemetry import log_failure, logger
 
 WAITS_S = (5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400, 28_800, 28_800)
 """Seconds between two tries, a tenth more or less: eleven tries in a day."""
@@ -120,7 +120,7 @@ class Webhooks:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._turns.told.clear()
-                with suppress(StoreUnavailable):  # Health tells; they are due still.
+                with _whatever():  # They are due still.
                     for record, tries in await self._store.take_webhooks(AT_ONCE - len(self._under_way), _LEASE_S):
                         task = group.create_task(self._tell(client, record, tries))
                         self._under_way.add(task)
@@ -150,7 +150,7 @@ class Webhooks:
             except Exception as error:  # noqa: BLE001 - whatever went wrong, it is tried again
                 again_in_s = self._again_in_s(error, record, tries)
                 self._failed(error, record, tries + 1, again_in_s)
-        with suppress(StoreUnavailable):
+        with _whatever():
             await self._store.webhook_told(record.turn_id, again_in_s)
 
     async def _post(self, client: httpx2.AsyncClient, url: str, record: TurnRecord) -> None:
@@ -193,6 +193,17 @@ def signed(turn_id: str, now_s: int, body: bytes, key: bytes) -> dict[str, str]:
         "webhook-timestamp": str(now_s),
         "webhook-signature": f"v1,{base64.b64encode(signature).decode()}",
     }
+
+
+@contextmanager
+def _whatever() -> Iterator[None]:
+    """For the length of the block: whatever goes wrong with the store, telling goes on."""
+    try:
+        yield
+    except StoreUnavailable:  # Health tells.
+        return
+    except Exception as error:  # noqa: BLE001 - what is raised here would end the server
+        log_failure(error)
 
 
 def _status(error: Exception) -> int | None:

@@ -23,7 +23,7 @@ from holdfast.server.feed import LAST_EVENT_ID
 from holdfast.server.health import health_router
 from holdfast.server.log_level import log_level_router
 from holdfast.server.openapi import CHAT_PATHS, TURNS_PATH, describe, openapi_router
-from holdfast.server.sessions import sessions_router
+from holdfast.server.sessions import actions_router, sessions_router
 from holdfast.server.slo import slo_router
 from holdfast.server.turns import turns_router
 
@@ -55,6 +55,7 @@ def build_app(hold: Holdfast, gate: Gate | None = None, opening: Callable[[], bo
         app.add_route(path, chat.post, methods=["POST"], include_in_schema=False)
     app.add_route(TURNS_PATH, chat.post_turn, methods=["POST"], include_in_schema=False)
     app.include_router(turns_router(hold, gate))
+    app.include_router(actions_router(hold, gate))
     app.include_router(sessions_router(hold, gate))
     app.include_router(breakers_router(hold, gate))
     app.include_router(budgets_router(hold, gate))

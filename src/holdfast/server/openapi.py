@@ -48,7 +48,7 @@ from holdfast.errors import (
     UnitFailed,
     Unprocessable,
 )
-from holdfast.replica import Answer, TurnDetail
+from holdfast.replica import Answer, SessionActions, TurnDetail
 from holdfast.server.auth import Gate
 from holdfast.server.chat import IDEMPOTENCY_KEY, KEY_PATTERN, REPLAYED, Accepted, ChatBody, TurnBody
 from holdfast.server.errors import PROBLEM_JSON, Problem
@@ -58,7 +58,7 @@ from holdfast.server.turns import EventList, ResolveBody, TurnList
 CHAT_PATHS = ("/chat", "/v1/chat")
 TURNS_PATH = "/v1/turns"
 _RESOLVE_PATH = "/v1/turns/{turn_id}/units/{key}/resolve"
-_SHAPES = (ChatBody, TurnBody, ResolveBody, Answer, Accepted, TurnList, TurnDetail, EventList, Problem)
+_SHAPES = (ChatBody, TurnBody, ResolveBody, Answer, Accepted, TurnList, TurnDetail, EventList, SessionActions, Problem)
 _Errors = tuple[type[HoldfastError], ...]
 _GUARDED: _Errors = (Unauthenticated, Forbidden, MethodNotAllowed, HoldfastError, StoreUnavailable)
 _BODY: _Errors = (NotJson, NotFound, BodyTimeout, TooLarge, NotSupportedMedia, Unprocessable)
@@ -86,6 +86,8 @@ _OPEN = {"/health", "/health/live", "/health/ready", "/healthz", "/readyz"}
 _ERRORS: dict[tuple[str, str], _Errors] = {
     ("get", "/v1/sessions"): (*_GUARDED, Unprocessable),
     ("get", "/v1/sessions/{session_id}"): (*_GUARDED, NotFound, Unprocessable),
+    ("get", "/v1/sessions/{session_id}/actions"): (*_GUARDED, NotFound, Unprocessable),
+    ("post", "/v1/sessions/{session_id}/reset"): (*_GUARDED, NotFound, Unprocessable),
     ("delete", "/v1/sessions/{session_id}"): (*_GUARDED, NotFound, Unprocessable, SessionBusy),
     ("get", TURNS_PATH): (*_GUARDED, Unprocessable),
     ("get", "/v1/budgets"): (*_GUARDED, NotFound, Unprocessable),

@@ -1,6 +1,6 @@
 """``/v1/sessions``: what a caller has talked about, and deleting it."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
@@ -8,10 +8,13 @@ from pydantic import BaseModel, Field
 from holdfast.clock import NS, iso
 from holdfast.errors import NotFound, SessionBusy
 from holdfast.events import Usage
+from holdfast.journal import encode
+from holdfast.replica import SessionActions, actions_of
 from holdfast.runtime import Holdfast
 from holdfast.server.auth import Gate
 from holdfast.server.cursor import read_cursor, write_cursor
 from holdfast.store import SessionSummary, TurnRecord, TurnState
+from holdfast.telemetry import logger
 
 _NAME = r"^[^\x00-\x1f\x7f]{1,200}$"
 
@@ -21,6 +24,14 @@ UserId = Annotated[
     Query(description="End user, believed from a delegate key, and on loopback without keys.", pattern=_NAME),
 ]
 Limit = Annotated[int, Query(description="Most items to return.", ge=1, le=200)]
+Before = Annotated[int | None, Query(description="Only turns numbered below this.", ge=1, lt=2**63)]
+
+_ACTIONS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Successful Response",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/SessionActions"}}},
+    }
+}
 
 
 class SessionItem(BaseModel):
@@ -74,6 +85,50 @@ class SessionView(BaseModel):
     next: int | None = Field(description="Pass as `before` for the next page; null on the last.")
 
 
+def actions_router(hold: Holdfast, gate: Gate) -> APIRouter:
+    """The routes of what agents did in sessions. They come before those of sessions, whose names may hold slashes."""
+    router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+
+    @router.get(
+        "/{session_id:path}/actions",
+        operation_id="session_actions",
+        summary="What a session's agent did",
+        response_class=Response,
+        responses=_ACTIONS,
+    )
+    async def session_actions(
+        request: Request, session_id: SessionId, user_id: UserId = None, limit: Limit = 50, before: Before = None
+    ) -> Response:
+        principal = (await gate.identify(request)).acting_for(user_id)
+        found = await _turns_of(hold, principal, session_id, limit + 1, before)
+        page = [
+            actions_of(turn, await hold.store.units(turn.turn_id), await hold.turns.told_so_far(turn.turn_id, 0))
+            for turn in found[:limit]
+        ]
+        shown = SessionActions(
+            session_id=session_id,
+            latched=await hold.conduct.latched(found[0].conversation_id) if found else None,
+            turns=page,
+            next=page[-1].number if len(found) > limit else None,
+        )
+        return Response(encode(shown), media_type="application/json")
+
+    @router.post(
+        "/{session_id:path}/reset",
+        operation_id="reset_session",
+        status_code=204,
+        summary="Let a stopped session go on",
+    )
+    async def reset_session(request: Request, session_id: SessionId, user_id: UserId = None) -> Response:
+        caller = await gate.identify_owner(request)
+        found = await _turns_of(hold, caller.acting_for(user_id), session_id, 1, None)
+        if found and await hold.conduct.reset(found[0].conversation_id):
+            logger.warning("session_reset", principal=caller.principal)
+        return Response(status_code=204)
+
+    return router
+
+
 def sessions_router(hold: Holdfast, gate: Gate) -> APIRouter:
     """The routes, for the sessions of whoever asks."""
     router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
@@ -96,12 +151,10 @@ def sessions_router(hold: Holdfast, gate: Gate) -> APIRouter:
         session_id: SessionId,
         user_id: UserId = None,
         limit: Limit = 50,
-        before: Annotated[int | None, Query(description="Only turns numbered below this.", ge=1, lt=2**63)] = None,
+        before: Before = None,
     ) -> SessionView:
         principal = (await gate.identify(request)).acting_for(user_id)
-        found = await hold.store.turns(principal, session_id, limit + 1, before)
-        if found is None:
-            raise NotFound(f"there is no session {session_id}")
+        found = await _turns_of(hold, principal, session_id, limit + 1, before)
         page = found[:limit]
         return SessionView(
             session_id=session_id,
@@ -121,6 +174,21 @@ def sessions_router(hold: Holdfast, gate: Gate) -> APIRouter:
         return Response(status_code=204)
 
     return router
+
+
+async def _turns_of(
+    hold: Holdfast, principal: str, session_id: str, limit: int, before: int | None
+) -> list[TurnRecord]:
+    """
+    The session's turns, latest first.
+
+    Raises:
+        NotFound: there is no such session.
+    """
+    found = await hold.store.turns(principal, session_id, limit, before)
+    if found is None:
+        raise NotFound(f"there is no session {session_id}")
+    return found
 
 
 def _session_item(session: SessionSummary) -> SessionItem:

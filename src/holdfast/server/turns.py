@@ -158,7 +158,8 @@ async def _find(hold: Holdfast, caller: Caller, turn_id: str, user_id: str | Non
 
 
 async def _shown(hold: Holdfast, record: TurnRecord) -> Response:
-    return _json(detail_of(record, await hold.store.units(record.turn_id)))
+    told = await hold.turns.told_so_far(record.turn_id, 0)
+    return _json(detail_of(record, await hold.store.units(record.turn_id), told))
 
 
 def _json(value: msgspec.Struct) -> Response:

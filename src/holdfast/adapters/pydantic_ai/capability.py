@@ -4,9 +4,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
-from pydantic_ai import RunContext
+import pydantic_core
+from pydantic_ai import DeferredToolRequests, RunContext
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
-from pydantic_ai.capabilities.abstract import WrapRunHandler, WrapToolExecuteHandler
+from pydantic_ai.capabilities.abstract import WrapOutputProcessHandler, WrapRunHandler, WrapToolExecuteHandler
 from pydantic_ai.exceptions import (
     ApprovalRequired,
     CallDeferred,
@@ -19,14 +20,16 @@ from pydantic_ai.exceptions import (
 )
 from pydantic_ai.messages import ModelResponse, ToolCallPart
 from pydantic_ai.models import Model, ModelRequestContext
+from pydantic_ai.output import OutputContext
 from pydantic_ai.run import AgentRunResult
 from pydantic_ai.settings import ModelSettings, merge_model_settings
 from pydantic_ai.tools import ToolDefinition
 
-from holdfast.adapters.pydantic_ai.kept import TOOL
+from holdfast.adapters.pydantic_ai.kept import NOT_TAKEN, TOOL
 from holdfast.adapters.pydantic_ai.model import GuardedModel, asker, guard_model
+from holdfast.adapters.pydantic_ai.steps import tell_step, watch_of
 from holdfast.adapters.pydantic_ai.translate import translate
-from holdfast.errors import AttemptTimedOut, Misconfigured, Refused
+from holdfast.errors import AttemptTimedOut, Blocked, Misconfigured, Refused, StoppedPartial
 from holdfast.guard import Guard, ambient
 from holdfast.journal import PURE, STOPS, Declared, declared_effect
 from holdfast.resilience import FailureClass
@@ -74,9 +77,37 @@ class Crossings(AbstractCapability[Any]):
     async def prepare_model_request(
         self, ctx: RunContext[Any], request_context: ModelRequestContext
     ) -> ModelRequestContext:
-        """Remember which agent asks."""
+        """Remember which agent asks, and tell the monitor what it did before; it may want another model asked."""
         asker.set((ctx.agent and ctx.agent.name) or "")
+        guard = ambient.get()
+        if guard is not None and (watch := watch_of(guard)) is not None:
+            tell_step(guard, watch, request_context.messages)
+            model = request_context.model
+            own = model.wrapped if isinstance(model, GuardedModel) else model
+            if watch.switched and self._fallbacks and not self._place(own):
+                raise RetryModelRequest(self._fallbacks[0])
         return request_context
+
+    async def wrap_output_process(
+        self, ctx: RunContext[Any], *, output_context: OutputContext, output: Any, handler: WrapOutputProcessHandler
+    ) -> Any:
+        """
+        Have the monitor look at the answer.
+
+        Raises:
+            ModelRetry: it lacks something; it says what.
+            StoppedPartial: the turn ends with a question in its place.
+        """
+        del output_context
+        answer = await handler(output)
+        watch = watch_of(ambient.get())
+        if watch is None or ctx.partial_output or isinstance(answer, DeferredToolRequests):
+            return answer
+        text = answer if isinstance(answer, str) else pydantic_core.to_json(answer, fallback=str).decode()
+        lacks = watch.finish(text, again=ctx.retry < ctx.max_retries)
+        if lacks is not None:
+            raise ModelRetry(f"{NOT_TAKEN}{lacks}")
+        return answer
 
     async def on_model_request_error(
         self, ctx: RunContext[Any], *, request_context: ModelRequestContext, error: Exception
@@ -84,7 +115,7 @@ class Crossings(AbstractCapability[Any]):
         """Ask again where that may help: the same model, if the guard says so after its wait, or else the next one."""
         del ctx
         guard, model = ambient.get(), request_context.model
-        if guard is None or isinstance(error, (FallbackExceptionGroup, *STOPS)):
+        if guard is None or isinstance(error, (FallbackExceptionGroup, StoppedPartial, *STOPS)):
             raise error
         served = model if isinstance(model, GuardedModel) else self.get_wrapper_model(model)
         known = translate(error)
@@ -127,11 +158,11 @@ class Crossings(AbstractCapability[Any]):
         try:
             declared = declared_of(ctx, tool_def)
             result = await guard.tool(call.tool_name, args, call.tool_call_id, make, declared=declared, codec=TOOL)
-        except STOPS:
+        except (StoppedPartial, *STOPS):
             raise
         except ToolError as error:
             raise ToolFailed(str(error)) from error
-        except (AttemptTimedOut, Refused) as error:
+        except (AttemptTimedOut, Blocked, Refused) as error:
             raise ToolFailed(error.detail) from error
         if not made:
             raise SkipToolExecution(result)

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pydantic_core
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_ai.exceptions import (
     ApprovalRequired,
     CallDeferred,
@@ -27,7 +27,6 @@ from pydantic_ai.messages import (
     BinaryContent,
     FileUrl,
     ModelMessage,
-    ModelMessagesTypeAdapter,
     ModelResponse,
     RetryFeedbackPart,
     TextPart,
@@ -41,6 +40,9 @@ from pydantic_core import PydanticCustomError
 
 from holdfast.journal import JsonCodec, digest_of, encode_json
 from holdfast.tools import ToolError
+
+NOT_TAKEN = "The answer is not taken: "
+"""What the monitor begins with where it sends an answer back."""
 
 _to_json = partial(pydantic_core.to_json, bytes_mode="base64", inf_nan_mode="null", fallback=str)
 
@@ -67,6 +69,8 @@ def _told(message: ModelMessage) -> Iterator[bytes]:
         return
     for asked in message.parts:
         match asked:
+            case RetryFeedbackPart(content=str() as told) if told.startswith(NOT_TAKEN):
+                yield NOT_TAKEN.encode()  # What the answer lacks may be told otherwise once more is usual.
             case UserPromptPart() | RetryFeedbackPart():
                 yield asked.part_kind.encode()
                 yield _bytes(asked.content)
@@ -90,18 +94,20 @@ def _as_json(value: object) -> bytes:
         return encode_json(value)
 
 
+_answers = TypeAdapter(list[ModelResponse], config=ConfigDict(ser_json_bytes="base64", val_json_bytes="base64"))
+"""As ``ModelMessagesTypeAdapter`` has it, in half the time: nobody need find out which kind of message it is."""
+
+
 def encode_answer(response: ModelResponse) -> bytes | None:
     """A model's whole answer; None where it cannot be kept, and so has to be asked for again."""
     with suppress(ValueError):  # It holds what is neither JSON nor Unicode.
-        return ModelMessagesTypeAdapter.dump_json([response])
+        return _answers.dump_json([response])
     return None
 
 
 def decode_answer(kept: bytes) -> ModelResponse:
     """The answer again, equal to the one that was encoded."""
-    [response] = ModelMessagesTypeAdapter.validate_json(kept)
-    if not isinstance(response, ModelResponse):
-        raise TypeError("a request was kept as an answer")
+    [response] = _answers.validate_json(kept)
     return response
 
 

@@ -20,9 +20,10 @@ from pydantic_ai.usage import RequestUsage
 
 from holdfast.adapters.pydantic_ai.history import as_json, chars_in
 from holdfast.adapters.pydantic_ai.kept import decode_answer, encode_answer, request_digest
+from holdfast.adapters.pydantic_ai.steps import steer
 from holdfast.adapters.pydantic_ai.translate import translate
-from holdfast.errors import AttemptTimedOut, HoldfastError, ModelUnavailable, Refused, StreamBroken
-from holdfast.guard import Attempt, Guard, ModelKey, ambient
+from holdfast.errors import AttemptTimedOut, BudgetExhausted, HoldfastError, ModelUnavailable, Refused, StreamBroken
+from holdfast.guard import Attempt, Estimate, Guard, ModelKey, ambient
 from holdfast.journal import STOPS
 from holdfast.store import tokens_in
 from holdfast.telemetry import among_strangers, model_teller
@@ -91,6 +92,8 @@ class GuardedModel(WrapperModel):
         guard = ambient.get()
         if guard is None:
             return await self.wrapped.request(messages, settings, model_request_parameters)
+        request, estimate = request_digest(asker.get(), messages), _estimate(guard, messages, settings)
+        messages, settings, parameters = steer(guard.watch, messages, settings, model_request_parameters)
 
         async def call(attempt: Attempt) -> ModelResponse:
             if attempt.before is not None:
@@ -98,7 +101,7 @@ class GuardedModel(WrapperModel):
             try:
                 with among_strangers() as headers:
                     sent_with = self._with_headers(settings, headers)
-                    response = await self.wrapped.request(messages, sent_with, model_request_parameters)
+                    response = await self.wrapped.request(messages, sent_with, parameters)
                 _tell_used(attempt, response.usage)
                 model_teller()(lambda: as_json(messages), lambda: as_json([response]))
                 self._refuse_cut(response)
@@ -108,8 +111,7 @@ class GuardedModel(WrapperModel):
                 raise translate(error) from error
 
         try:
-            request = request_digest(asker.get(), messages)
-            return await guard.model(self.key(), _estimate(guard, messages, settings), call, request)
+            return await guard.model(self.key(), estimate, call, request)
         except HoldfastError as error:
             self._as_pydantic(error)
 
@@ -122,19 +124,20 @@ class GuardedModel(WrapperModel):
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
         """One streamed attempt."""
-        settings = merge_model_settings(model_settings, self._extra)
+        settings, parameters = merge_model_settings(model_settings, self._extra), model_request_parameters
         guard = ambient.get()
 
         def opened(headers: dict[str, str]) -> AbstractAsyncContextManager[StreamedResponse]:
             sent_with = self._with_headers(settings, headers)
-            return self.wrapped.request_stream(messages, sent_with, model_request_parameters, run_context)
+            return self.wrapped.request_stream(messages, sent_with, parameters, run_context)
 
         if guard is None:
             async with opened({}) as response:
                 yield response
             return
+        request, estimate = request_digest(asker.get(), messages), _estimate(guard, messages, settings)
+        messages, settings, parameters = steer(guard.watch, messages, settings, parameters)
         try:
-            request, estimate = request_digest(asker.get(), messages), _estimate(guard, messages, settings)
             async with guard.model.stream(self.key(), estimate, request) as attempt:
                 if attempt.before is not None:
                     yield _again(attempt.before, model_request_parameters)
@@ -186,7 +189,7 @@ class GuardedModel(WrapperModel):
 
     def _as_pydantic(self, error: HoldfastError) -> NoReturn:
         """What Pydantic AI, a ``FallbackModel`` above all, expects of a model that failed."""
-        if isinstance(error, STOPS):
+        if isinstance(error, (*STOPS, BudgetExhausted)):
             raise error
         if isinstance(error, Refused | StreamBroken):
             raise ModelAPIError(self.model_name, error.detail) from error
@@ -213,11 +216,11 @@ def _tell_used(attempt: Attempt, usage: RequestUsage) -> None:
     )
 
 
-def _estimate(guard: Guard, messages: list[ModelMessage], settings: ModelSettings | None) -> int | None:
-    """Tokens that a request may take, its answer included, where there is a limit on them."""
+def _estimate(guard: Guard, messages: list[ModelMessage], settings: ModelSettings | None) -> Estimate | None:
+    """What a request may take, where there is a limit on that."""
     if not guard.model.counts_tokens:
         return None
-    return tokens_in(chars_in(messages)) + (settings or {}).get("max_tokens", 0)
+    return Estimate(tokens_in(chars_in(messages)), (settings or {}).get("max_tokens"))
 
 
 @functools.cache
