@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TESTS ?= tests
 
-.PHONY: run test test-all check types lint layers render bench lock clean
+.PHONY: run test test-all check types lint layers render bench kill-matrix kill-load lock clean
 
 run: .venv/run-stamp  ## serve on 127.0.0.1:8080 with embedded defaults
 	@exec $(BIN)/holdfast serve
@@ -34,10 +34,18 @@ render: .venv/test-stamp  ## bring api.txt, the rendered documents and deploy/ u
 	$(BIN)/python docs/runbook_pages.py
 	$(BIN)/holdfast ops render
 
-bench: .venv/test-stamp  ## time a turn against the bare agent's, each policy against a bare await, and telemetry
+bench: .venv/test-stamp  ## time a turn against the bare agent's and on each store, each policy against a bare await, and telemetry
 	$(BIN)/python bench/turn.py
+	$(BIN)/python bench/durable.py
 	$(BIN)/python bench/resilience.py
 	$(BIN)/python bench/telemetry.py
+	$(BIN)/python bench/monitor.py
+
+kill-matrix: .venv/test-stamp  ## kill servers at every boundary of a turn, and count from outside what happened
+	$(BIN)/python tests/kill/matrix.py
+
+kill-load: .venv/test-stamp  ## kill a server under 1,000 turns, 20 times
+	$(BIN)/python tests/kill/load.py
 
 lock: .venv/test-stamp  ## pin the dependencies anew, with hashes and without addresses
 	$(BIN)/python -m pip install --quiet uv

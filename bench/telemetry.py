@@ -4,11 +4,11 @@ What telemetry costs a turn: the same turn with each part of it on, and with all
     python bench/telemetry.py [--turns N] [--rounds N]
 
 The turn makes two model calls and three tool calls that answer at once, and is asked through the whole application,
-without sockets and with sessions in memory. It has seven spans, seven trace events, some two dozen updates of metrics,
-and three lines in the log, or eight at `debug`. Rounds go over the rows in turn, so that a machine whose speed drifts
-drifts for all of them. CPU is that of the whole process: threads that write and send are in it, down to the last line
-and span; the collector is a process of its own. Figures are the best of the rounds, as other work on the machine only
-adds to them, and how far their median was from it.
+without sockets, with sessions in memory and the monitor off. It has seven spans, seven trace events, some two dozen
+updates of metrics, and three lines in the log, or eight at `debug`. Rounds go over the rows in turn, so that a machine
+whose speed drifts drifts for all of them. CPU is that of the whole process: threads that write and send are in it, down
+to the last line and span; the collector is a process of its own. Figures are the best of the rounds, as other work on
+the machine only adds to them, and how far their median was from it.
 """
 
 import argparse
@@ -126,7 +126,7 @@ async def measure(row: Row, turns: int, collector: str) -> float:
     """CPU microseconds a turn, until the last line is written and the last span is sent."""
     wide = ("all_per_s", "all_burst", "user_per_s", "user_burst", "tools_per_s", "user_tools_per_s", "tool_per_s")
     flags: dict[str, Any] = {f"resilience.{name}": 10**6 for name in wide}
-    settings = load(environ={}, flags={"store.url": "memory:", **flags}).settings
+    settings = load(environ={}, flags={"store.url": "memory:", "monitor.mode": "off", **flags}).settings
     settings = settings.model_copy(update={"telemetry": settings.telemetry.model_copy(update=row.settings)})
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector} if row.sends else {}
     with open(os.devnull, "w") as nowhere:  # noqa: ASYNC230, PTH123 - a stream, as standard error is

@@ -31,6 +31,15 @@ TO_DO: dict[str, dict[str, str]] = {
         "Caller": "Use a credential that covers this.",
         "Operator": "Give the caller a credential with the scope the detail names, if they should have it.",
     },
+    "Blocked": {
+        "Caller": "Nobody sees it who did not make the call: the agent reads it in the tool's place.",
+        "Operator": "Look at the turn's detections; declare the tool as `repeatable` where calling it again is meant.",
+        "Developer": "Let the agent do what the text says, and not the same again.",
+    },
+    "PriceUnknown": {
+        "Caller": "Tell the operator; nothing was spent.",
+        "Operator": "Give the model's price in `budget.prices`, as the detail says, or lift the limits in dollars.",
+    },
     "Refused": {
         "Caller": "Try again later, after `Retry-After` where it is given.",
         "Operator": "If it lasts, look at the log for what is short.",
@@ -76,6 +85,11 @@ TO_DO: dict[str, dict[str, str]] = {
     "Shed": {
         "Caller": "Wait for `Retry-After`. Send what can wait with `Priority: u=7`.",
         "Operator": "Add processes, or raise `resilience.turns` if this one has processor time and memory to spare.",
+    },
+    "BudgetExhausted": {
+        "Caller": "Wait for `Retry-After`, where it is given; else ask for less, or in another session.",
+        "Operator": "Look at `holdfast budgets` for who spent what; raise the limit the detail names if that is meant.",
+        "Developer": "Ask `guard.budget.left()` before it comes to this, and end the turn with what there is.",
     },
     "TimedOut": {
         "Caller": "Check what has happened before repeating a request that changes something.",
@@ -124,6 +138,11 @@ TO_DO: dict[str, dict[str, str]] = {
     "TurnAbandoned": {
         "Caller": "Report the `turn_id`; do not repeat it.",
         "Operator": "Look at why the servers that ran it died: out of memory, most often.",
+    },
+    "StoppedPartial": {
+        "Caller": "Nobody sees it as an error: the turn ends with 200 and what it had, or with a question.",
+        "Operator": "Read the turn's report; `POST /v1/sessions/{id}/reset` lets a stopped session go on.",
+        "Developer": "Let it through: whatever the agent makes of it, the turn ends.",
     },
     "InDoubt": {
         "Caller": "Wait: the turn goes on once somebody has looked. Asking again with the same key tells.",

@@ -263,6 +263,8 @@ def _words(hint: Any) -> str:
     plain = {str: "text", int: "whole number", float: "number", bool: "true or false", msgspec.Raw: "JSON"}
     if get_origin(hint) is Literal:
         return " or ".join(f"`{choice}`" for choice in get_args(hint))
+    if get_origin(hint) is list:
+        return f"list of {_words(get_args(hint)[0])}s"
     if get_origin(hint) in {Union, types.UnionType}:
         return " or ".join("none" if part is type(None) else _words(part) for part in get_args(hint))
     return "[usage](#usage)" if hint is events.Usage else plain[hint]

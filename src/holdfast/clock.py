@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 
 NS = 1_000_000_000
 
@@ -46,7 +47,12 @@ def token_hex(nbytes: int) -> str:
     return secrets.token_hex(nbytes)
 
 
-def iso(wall_ns: int) -> str:
-    """A wall-clock reading as RFC 3339 text in UTC with milliseconds: ``2026-01-31T12:00:00.000Z``."""
-    text = datetime.fromtimestamp(wall_ns / NS, UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
+def iso(wall_ns: int, *, micros: bool = False) -> str:
+    """A wall-clock reading as RFC 3339 text in UTC with milliseconds, or ``micros``: ``2026-01-31T12:00:00.000Z``."""
+    seconds, ns = divmod(wall_ns, NS)
+    return f"{_second(seconds)}.{ns // 1_000:06}Z" if micros else f"{_second(seconds)}.{ns // 1_000_000:03}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]

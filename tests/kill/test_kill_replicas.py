@@ -58,7 +58,7 @@ async def test_the_turns_of_a_killed_server_go_on_elsewhere_within_ten_seconds(
             a.signal(signal.SIGKILL)
         await a.died()
         over_s = await none_runs(b)
-        print(f"killed with {TURNS - len(crowd.answered)} turns unanswered; over elsewhere after {over_s:.1f} s")  # noqa: T201
+        print(f"killed with {TURNS - len(crowd.answered)} turns unanswered; over elsewhere after {over_s:.1f} s")  # noqa: T201 - the figure is what it is run for
         assert over_s < 10
         accepted = crowd.accepted
         crowd._replica = b
@@ -92,7 +92,7 @@ async def test_a_server_that_was_stopped_for_a_while_commits_nothing_any_more(
         async with asyncio.TaskGroup() as group:
             replies = [group.create_task(crowd.come_back(name)) for name in crowd.names]
         assert {reply.result() for reply in replies} == {REPLY}
-        print(f"{stale} turns were refused to their former owner, {in_doubt} were in doubt")  # noqa: T201
+        print(f"{stale} turns were refused to their former owner, {in_doubt} were in doubt")  # noqa: T201 - the figure is what it is run for
         assert await count(b, "ended") == TURNS
         happened = effects(tmp_path)
         assert {happened[name, "pay"] for name in crowd.names} == {1}
@@ -129,6 +129,6 @@ async def test_a_rolling_restart_fails_no_request(tmp_path: Path, postgres: InPo
                     await replica.start()
                     await balancer.all_ready()
             over.set()
-        print(f"4 restarts, {served} requests, {len(failed)} failed")  # noqa: T201
+        print(f"4 restarts, {served} requests, {len(failed)} failed")  # noqa: T201 - the figure is what it is run for
         assert failed == []
         assert served > 100

@@ -55,6 +55,14 @@ def turns(outcome: str, more: str = JOB, agent: str = "assistant") -> str:
     return f'agent_turns_total{{{more}, agent="{agent}", outcome="{outcome}"}}'
 
 
+def suspended(because: str, more: str = JOB) -> str:
+    return f'agent_turns_suspended_total{{{more}, agent="assistant", because="{because}"}}'
+
+
+def resumed(instance: str) -> str:
+    return f'agent_turns_resumed_total{{job="holdfast", instance="{instance}", agent="assistant"}}'
+
+
 def model_calls(status: str) -> str:
     return f'agent_llm_calls_total{{{JOB}, provider="anthropic", model="claude", status="{status}"}}'
 
@@ -236,6 +244,38 @@ CASES: dict[str, Scenes] = {
                 "one in two hundred does",
                 buckets("agent_turn_duration_seconds", f'{JOB}, agent="assistant"', "60.0", "120.0", 0.005),
             )
+        ],
+    ),
+    "HoldfastTurnsInDoubt": Scenes(
+        [
+            Scene(
+                "one, half an hour ago, and nobody has looked",
+                {suspended("in_doubt"): "0x30 1x30"},
+                60,
+                {"job": "holdfast", "agent": "assistant"},
+                "Turns of the agent assistant wait for somebody to say what became of a call.",
+                "1 in the last hour. They do not go on by themselves.",
+            ),
+        ],
+        [
+            Scene("none in the last hour", {suspended("in_doubt"): "0x30 1x90"}, 120),
+            Scene("handed over", {suspended("in_doubt"): steady(0), suspended("handed_over"): rising(1)}, 60),
+        ],
+    ),
+    "HoldfastTurnsTakenOver": Scenes(
+        [
+            Scene(
+                "a process dies, and two others take six turns each",
+                {resumed("a"): "0x30 6x30", resumed("b"): "0x30 6x30"},
+                60,
+                {"job": "holdfast"},
+                "Processes of holdfast leave turns behind.",
+                "12 turns in the last hour went on in another process than they began in.",
+            ),
+        ],
+        [
+            Scene("nine", {resumed("a"): "0x30 5x30", resumed("b"): "0x30 4x30"}, 60),
+            Scene("many, an hour and more ago", {resumed("a"): "0x30 40x90"}, 120),
         ],
     ),
     "HoldfastNoTraffic": Scenes(
@@ -540,6 +580,24 @@ CASES: dict[str, Scenes] = {
         [
             Scene("degraded", {f'agent_health_check_state{{{JOB}, check="coord", state="degraded"}}': steady(1)}),
             Scene("for a minute", {f'agent_health_check_state{{{JOB}, check="store", state="unhealthy"}}': "0x28 1x1"}),
+        ],
+    ),
+    "HoldfastStoreUnavailable": Scenes(
+        [
+            Scene(
+                "one of two processes",
+                {
+                    suspended("store_unavailable"): "0x25 2x5",
+                    suspended("store_unavailable", 'job="holdfast", instance="b"'): steady(0),
+                },
+                labels={"job": "holdfast", "instance": "a"},
+                summary="a could not keep turns.",
+                says="2 in 10 minutes: the store did not answer. They go on once it does.",
+            ),
+        ],
+        [
+            Scene("it was, a while ago", {suspended("store_unavailable"): "0x10 2x20"}),
+            Scene("a turn of a process that stops", {suspended("handed_over"): "0x25 2x5"}),
         ],
     ),
     "HoldfastEventLoopLags": Scenes(

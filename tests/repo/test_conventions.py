@@ -26,6 +26,7 @@ CLIENTS = {
     "anthropic": {"agents/models.py"},
     "asyncpg": {"coord/postgres.py", "store/postgres_link.py"},
     "fastapi": {"server/"},
+    "genai_prices": {"budget/prices.py"},
     "h11": {"sim/"},
     "httptools": {"server/"},
     "httpx2": {"replica/webhooks.py"},

@@ -2,6 +2,7 @@
 
 from holdfast.telemetry.labels import OTHER
 from holdfast.telemetry.logs import (
+    TURN_LINES,
     Level,
     configure_logs,
     log_failure,
@@ -22,6 +23,7 @@ from holdfast.telemetry.turn_spans import model_sent, model_teller
 
 __all__ = [
     "OTHER",
+    "TURN_LINES",
     "Heartbeat",
     "Level",
     "Metrics",

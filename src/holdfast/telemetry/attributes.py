@@ -24,6 +24,7 @@ CACHE_WRITE = Attribute(
 REASONING = Attribute(
     "gen_ai.usage.reasoning.output_tokens", "whole number", "How many of the output were reasoning, if any."
 )
+COST = Attribute("agent.cost_usd", "number", "US dollars that the tokens cost; missing where no price is known.")
 FIRST_CHUNK = Attribute(
     "gen_ai.response.time_to_first_chunk", "number", "Seconds to the first token; only of streamed answers."
 )

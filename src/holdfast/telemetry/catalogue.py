@@ -9,6 +9,7 @@ from holdfast.telemetry import (
     catalogue_calls,
     catalogue_events,
     catalogue_logs,
+    catalogue_monitor,
     catalogue_policies,
     catalogue_process,
     catalogue_spans,
@@ -38,6 +39,7 @@ PARTS = (
     catalogue_spans,
     catalogue_logs,
     catalogue_events,
+    catalogue_monitor,
 )
 
 METRICS: tuple[Metric, ...] = collect(Metric, PARTS)

@@ -47,6 +47,13 @@ LLM_REASONING_TOKENS = Metric(
     help="Tokens that models reasoned with before they answered: a part of the output.",
     labels=(PROVIDER, MODEL),
 )
+LLM_COST = Metric(
+    name="agent_llm_cost_usd_total",
+    kind="counter",
+    help="US dollars that tokens cost; those of a model whose price is not known are left out.",
+    labels=(PROVIDER, MODEL),
+    replaces=(Alias("agent_llm_cost_total", "sum without (provider) (METRIC)"),),
+)
 TOOL_CALLS = Metric(
     name="agent_tool_calls_total",
     kind="counter",

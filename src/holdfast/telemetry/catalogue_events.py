@@ -27,6 +27,7 @@ MODEL_CALL = TraceEvent(
         Attribute("cache_read_tokens", "whole number", "How many of the input were read from the provider's cache."),
         Attribute("cache_write_tokens", "whole number", "How many of the input were written to it."),
         Attribute("reasoning_tokens", "whole number", "How many of the output were reasoning."),
+        Attribute("cost_nanos", "whole number", "What they cost, in nano-dollars; missing where no price is known."),
         _ERROR,
     ),
 )
@@ -63,6 +64,7 @@ TURN_ENDED = TraceEvent(
         Attribute("tool_calls", "whole number", "Tool calls that were started."),
         Attribute("input_tokens", "whole number", "Of all calls."),
         Attribute("output_tokens", "whole number", "Of all calls."),
+        Attribute("cost_nanos", "whole number", "What all calls cost, in nano-dollars, as far as prices are known."),
         Attribute("reply", "text", "What was answered.", content=True),
         _ERROR,
     ),

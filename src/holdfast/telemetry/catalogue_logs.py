@@ -17,7 +17,9 @@ _BULKHEAD = Attribute("bulkhead", "text", "Its name.")
 _CIRCUIT = Attribute("circuit", "text", "Its name.")
 _WAS = Attribute("was", "text", "What it was before.")
 _STATE = Attribute("state", "text", "The state now.")
+_TURN = Attribute("turn_id", "text", "The turn it is about.")
 _PRINCIPAL = Attribute("principal", "text", "Who ordered it.")
+_TRIES = Attribute("tries", "whole number", "How often it was tried.")
 
 AGENT_START = LogEvent(name="agent_start", level="info", help="A turn begins.")
 TURN_SUSPENDED = LogEvent(
@@ -33,7 +35,55 @@ TURN_RESUMED = LogEvent(
     name="turn_resumed",
     level="warning",
     help="This process goes on with a turn where another one left it.",
-    fields=(Attribute("generation", "whole number", "Counts the processes that ran it."),),
+    fields=(
+        _TURN,
+        Attribute("agent", "text", "Who answers."),
+        Attribute("generation", "whole number", "Counts the processes that ran it."),
+    ),
+)
+UNIT_RESOLVED = LogEvent(
+    name="unit_resolved",
+    level="warning",
+    help="An operator said what became of a call that nobody knew the end of.",
+    fields=(
+        _PRINCIPAL,
+        _TURN,
+        Attribute("unit", "text", "The call."),
+        Attribute("happened", "true or false", "Whether it took effect."),
+    ),
+)
+MODEL_WITHOUT_PRICE = LogEvent(
+    name="model_without_price",
+    level="warning",
+    help="A model was called, or was to be, whose price nobody knows. Told once.",
+    fields=(Attribute("provider", "text", "Whose model it is."), Attribute("model", "text", "Its name.")),
+)
+RESERVATION_WRITTEN_OFF = LogEvent(
+    name="reservation_written_off",
+    level="warning",
+    help="A process died while it made a model call: all that the call had reserved counts as spent.",
+    fields=(
+        Attribute("turn_id", "text", "Whose call it was."),
+        Attribute("tokens", "whole number", "How many were reserved."),
+        Attribute("cost_nanos", "whole number", "How much money was reserved, in nano-dollars."),
+    ),
+)
+WEBHOOK_FAILED = LogEvent(
+    name="webhook_failed",
+    level="warning",
+    help="Whoever asked to be told of a turn's end did not take it. It is told again.",
+    fields=(
+        _TURN,
+        _ERROR,
+        _TRIES,
+        Attribute("again_in_s", "number", "Seconds until then."),
+    ),
+)
+WEBHOOK_GIVEN_UP = LogEvent(
+    name="webhook_given_up",
+    level="error",
+    help="They are told no more: it was tried too often, they asked for that, or their host may no longer be told.",
+    fields=(_TURN, _ERROR, _TRIES),
 )
 AGENT_COMPLETE = LogEvent(
     name="agent_complete",
@@ -46,6 +96,7 @@ AGENT_COMPLETE = LogEvent(
         Attribute("tool_calls", "whole number", "Tool calls that were started."),
         Attribute("input_tokens", "whole number", "Of all calls."),
         Attribute("output_tokens", "whole number", "Of all calls."),
+        Attribute("cost_nanos", "whole number", "What all calls cost, in nano-dollars, as far as prices are known."),
         _ERROR,
     ),
 )
@@ -162,6 +213,9 @@ LOOP_BLOCKED = LogEvent(
         Attribute("blocked_s", "number", "Seconds for which it has been, when this is written."),
         Attribute("where", "text", "The code that it is in, innermost first."),
     ),
+)
+STORE_AWAY = LogEvent(
+    name="store_away", level="debug", help="The store did not answer when this process told it that it lives."
 )
 SPANS_LOST = LogEvent(
     name="spans_lost",

@@ -269,7 +269,7 @@ class Recorder:
         self._tail = Tail(
             self._outbox.send, clock, decided, slow_s=spec.traces_slow_s, most_per_s=spec.traces_failed_per_s
         )
-        about = _resource()
+        about = _Unchanging(_resource())
         spans = OwnSpans(clock, spec.traces_ratio, about, __version__, begun=self._tail.begun, ended=self._tail.ended)
         self.start: Start = spans.start
         self.keeps = self._tail.keeps
@@ -279,6 +279,20 @@ class Recorder:
     async def close(self, seconds: float) -> None:
         """Send what was kept and not sent yet, for so long at most. What is held is dropped."""
         await self._outbox.close(seconds)
+
+
+class _Unchanging(Resource):
+    """The same, but for its hash, which is made once: encoders ask each span for it, and it goes through JSON."""
+
+    def __init__(self, same: Resource) -> None:
+        super().__init__(same.attributes, same.schema_url)
+        self._hash = hash(same)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 def _resource() -> Resource:

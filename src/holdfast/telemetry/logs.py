@@ -10,6 +10,8 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar, copy_context
+from functools import lru_cache
 from typing import Any, Literal, TextIO, cast
 
 import msgspec
@@ -17,8 +19,24 @@ import structlog
 from structlog.contextvars import bind_contextvars, merge_contextvars
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
-from holdfast.events import Event, ModelFinished, ToolFinished, TurnEnded, TurnIds, TurnStarted, TurnSuspended
+from holdfast.clock import Clock, iso
+from holdfast.events import (
+    Event,
+    ModelFinished,
+    MonitorActed,
+    MonitorDetected,
+    StateChanged,
+    Takers,
+    ToolFinished,
+    TurnEnded,
+    TurnIds,
+    TurnStarted,
+    TurnSuspended,
+    Usage,
+)
 from holdfast.telemetry.catalogue_events import MOVES
+from holdfast.telemetry.catalogue_logs import AGENT_COMPLETE
+from holdfast.telemetry.catalogue_monitor import CRITICAL_STATE
 from holdfast.telemetry.redact import Redactor
 from holdfast.telemetry.spec import TelemetrySpec
 
@@ -54,6 +72,11 @@ logger = cast("FilteringBoundLogger", _Logger())
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
+_level: int | None = None
+_USAGE = tuple(field.name for field in AGENT_COMPLETE.fields if field.name in Usage.__struct_fields__)
+_DETECTED = tuple(field.name for field in CRITICAL_STATE.fields)
+_LEVELS = {"warn": "warning", "exception": "error"}
+
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -72,11 +95,18 @@ def configure_logs(spec: TelemetrySpec, stream: TextIO | None = None, secrets: I
     """
     out = stream or sys.stderr
     pretty = spec.log_format == "pretty" or (spec.log_format == "auto" and out.isatty())
-    shared: list[Processor] = [
-        merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
-    ]
+    wall_ns = Clock().wall_ns
+
+    def begin(_logger: object, method: str, line: EventDict) -> EventDict:
+        """What every line begins with, and then what is bound where it was written; its own facts come last."""
+        head: EventDict = {"ts": iso(wall_ns(), micros=True), "level": _LEVELS.get(method, method), "event": None}
+        for variable, value in copy_context().items():
+            key = _bound_key(variable)
+            if key is not None and value is not ... and key not in head:
+                head[key] = value
+        return {**head, **line}
+
+    shared: list[Processor] = [begin]
     written: Callable[..., str] = structlog.dev.ConsoleRenderer(colors=out.isatty()) if pretty else _json_line
     redact = Redactor(secrets)
 
@@ -101,11 +131,26 @@ def configure_logs(spec: TelemetrySpec, stream: TextIO | None = None, secrets: I
     set_log_level(spec.log_level)
 
 
+@lru_cache(maxsize=1024)
+def _bound_key(variable: ContextVar[Any]) -> str | None:
+    """What structlog has bound by this variable; None where it is somebody else's."""
+    prefix = structlog.contextvars.STRUCTLOG_KEY_PREFIX
+    return variable.name.removeprefix(prefix) if variable.name.startswith(prefix) else None
+
+
 def set_log_level(level: Level) -> None:
     """From now on, write lines from this severity on; other libraries' from ``warning`` on at most."""
-    number = logging.getLevelNamesMapping()[level.upper()]
+    global _level  # noqa: PLW0603 - as structlog's own, it is the process's
+    _level = number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
     logging.getLogger().setLevel(max(number, logging.WARNING))
+
+
+def _in_detail() -> bool:
+    """Whether calls that went well are told: as we were told, or as the program has configured structlog."""
+    if _level is None or not structlog.is_configured():
+        return logger.is_enabled_for(logging.DEBUG)
+    return _level <= logging.DEBUG
 
 
 def log_level() -> str:
@@ -115,7 +160,7 @@ def log_level() -> str:
 
 def log_turns(ids: TurnIds, event: Event) -> None:
     """An observer: writes what an operator wants to know about a turn."""
-    write = _WRITERS.get(type(event))
+    write = TURN_LINES.get(type(event))
     if write is not None:
         write(ids, event)
 
@@ -128,33 +173,51 @@ def _turn_started(ids: TurnIds, _event: TurnStarted) -> None:
 def _model_finished(_ids: TurnIds, event: ModelFinished) -> None:
     if event.status != "ok":
         logger.warning("model_call", **_facts(event, "call", "provider", "model", "status", "duration_s", "error"))
-    elif logger.is_enabled_for(logging.DEBUG):  # It seldom is: to gather the facts costs more than to ask.
+    elif _in_detail():  # It seldom is: to gather the facts costs more than to ask.
         logger.debug("model_call", **_facts(event, "call", "provider", "model", "duration_s", "output_tokens"))
 
 
 def _tool_finished(_ids: TurnIds, event: ToolFinished) -> None:
     if event.status != "ok":
         logger.warning("tool_call", **_facts(event, "tool", "call_id", "status", "duration_s", "error"))
-    elif logger.is_enabled_for(logging.DEBUG):
+    elif _in_detail():
         logger.debug("tool_call", **_facts(event, "tool", "call_id", "duration_s"))
 
 
 def _turn_ended(_ids: TurnIds, event: TurnEnded) -> None:
-    facts = _facts(event, "outcome", "duration_s", "error") | msgspec.structs.asdict(event.usage)
+    facts = _facts(event, "outcome", "duration_s", "error") | _facts(event.usage, *_USAGE)
     (logger.info if event.outcome == "success" else logger.warning)("agent_complete", **facts)
+
+
+def _monitor_detected(_ids: TurnIds, event: MonitorDetected) -> None:
+    logger.warning("critical_state", **_facts(event, *_DETECTED))
+
+
+def _monitor_acted(_ids: TurnIds, event: MonitorActed) -> None:
+    logger.warning("protocol_activation", **_facts(event, "protocol", "state", "rule", "step", "tool"))
+    if event.protocol == "stop_partial":
+        logger.critical("circuit_breaker_trip", **_facts(event, "state", "rule", "step"))
+
+
+def _state_changed(_ids: TurnIds, event: StateChanged) -> None:
+    logger.info("state_transition", was=event.was, state=event.state)
 
 
 def _turn_suspended(_ids: TurnIds, event: TurnSuspended) -> None:
     logger.warning("turn_suspended", **_facts(event, "because", "unit"))
 
 
-_WRITERS: Mapping[type[Event], Callable[[TurnIds, Any], None]] = {
+TURN_LINES: Takers = {
     TurnStarted: _turn_started,
     ModelFinished: _model_finished,
     ToolFinished: _tool_finished,
+    MonitorDetected: _monitor_detected,
+    MonitorActed: _monitor_acted,
+    StateChanged: _state_changed,
     TurnEnded: _turn_ended,
     TurnSuspended: _turn_suspended,
 }
+"""The same, by event."""
 
 
 def log_notice(name: str, pipeline: str, key_class: str, facts: Mapping[str, object]) -> None:
@@ -177,12 +240,11 @@ def log_failure(error: BaseException) -> None:
     logger.debug("turn_failed_traceback", traceback="".join(traceback.format_exception(cause)))
 
 
-def _facts(event: Event, *names: str) -> dict[str, Any]:
+def _facts(event: Event | Usage, *names: str) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(event, name)) is not None}
 
 
 def _json_line(_logger: object, _method: str, line: EventDict) -> str:
-    line = {**{name: line.pop(name, None) for name in ("ts", "level", "event")}, **line}
     try:
         return _encode(line).decode()
     except UnicodeEncodeError:  # Half a surrogate pair, as in the name of a file: ASCII can tell of it.

@@ -8,15 +8,19 @@ session, a user or a turn never becomes a label. The series are made from the ca
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 import prometheus_client
 from prometheus_client.exposition import choose_encoder
 
+from holdfast.clock import NS
 from holdfast.events import (
     Event,
     FallbackUsed,
     ModelFinished,
+    MonitorActed,
+    MonitorDetected,
+    StateChanged,
+    Takers,
     ToolFinished,
     TurnEnded,
     TurnIds,
@@ -24,6 +28,7 @@ from holdfast.events import (
     TurnSuspended,
 )
 from holdfast.telemetry import catalogue_calls as calls
+from holdfast.telemetry import catalogue_monitor as monitor
 from holdfast.telemetry import catalogue_process as process
 from holdfast.telemetry import catalogue_turns as turns
 from holdfast.telemetry.instruments import Instruments
@@ -52,6 +57,7 @@ class Metrics:
         policies: The series of the policies.
         traces, trace_events, dropped: For those who keep traces and write events.
         ready, loop_lag: For the runtime and the server.
+        by_event: What takes in the events of turns.
     """
 
     def __init__(
@@ -88,8 +94,13 @@ class Metrics:
         self._llm_tokens = make.counter(calls.LLM_TOKENS)
         self._llm_cached_tokens = make.counter(calls.LLM_CACHED_TOKENS)
         self._llm_reasoning_tokens = make.counter(calls.LLM_REASONING_TOKENS)
+        self._llm_cost = make.counter(calls.LLM_COST)
         self._tool_calls = make.counter(calls.TOOL_CALLS)
         self._tool_duration = make.histogram(calls.TOOL_DURATION)
+        self._critical_states = make.counter(monitor.CRITICAL_STATES)
+        self._protocol_overrides = make.counter(monitor.PROTOCOL_OVERRIDES)
+        self._monitor_trips = make.counter(monitor.MONITOR_TRIPS)
+        self._state_turns = make.gauge(monitor.STATE_TURNS)
         self.policies = PolicyMetrics(make)
         self.ready = make.gauge(process.READY).labels()
         self._health = make.gauge(process.HEALTH_CHECK_STATE)
@@ -103,11 +114,14 @@ class Metrics:
         self.trace_events = make.counter(process.TRACE_EVENTS).labels()
         self.dropped = make.counter(process.TELEMETRY_DROPPED)
         self.dropped.labels("events", "observer_error")
-        self._observers: dict[type[Event], Callable[[TurnIds, Any], None]] = {
+        self.by_event: Takers = {
             TurnStarted: self._turn_started,
             ModelFinished: self._model_finished,
             ToolFinished: self._tool_finished,
             FallbackUsed: self._fallback_used,
+            MonitorDetected: self._monitor_detected,
+            MonitorActed: self._monitor_acted,
+            StateChanged: self._state_changed,
             TurnEnded: self._turn_ended,
             TurnSuspended: self._turn_suspended,
         }
@@ -131,6 +145,7 @@ class Metrics:
         self._llm_tokens.labels(provider, model, "input")
         self._llm_cached_tokens.labels(provider, model, "read")
         self._llm_reasoning_tokens.labels(provider, model)
+        self._llm_cost.labels(provider, model)
 
     def begin_routes(self, routes: Iterable[tuple[str, str, Iterable[str]]]) -> None:
         """Make the series of these routes: each a method, a template, and the status codes it may answer with."""
@@ -145,7 +160,7 @@ class Metrics:
 
     def observe(self, ids: TurnIds, event: Event) -> None:
         """An observer: counts turns, and what their calls met with."""
-        observer = self._observers.get(type(event))
+        observer = self.by_event.get(type(event))
         if observer is not None:
             observer(ids, event)
 
@@ -171,6 +186,8 @@ class Metrics:
             self._llm_cached_tokens.labels(provider, model, "write").inc(event.cache_write_tokens)
         if event.reasoning_tokens:
             self._llm_reasoning_tokens.labels(provider, model).inc(event.reasoning_tokens)
+        if event.cost_nanos:
+            self._llm_cost.labels(provider, model).inc(event.cost_nanos / NS)
         if event.status == "ok":
             self._steps.labels(ids.agent).inc()
         elif event.status == "timeout":
@@ -185,6 +202,21 @@ class Metrics:
 
     def _fallback_used(self, _ids: TurnIds, _event: FallbackUsed) -> None:
         self.policies.fell_back()
+
+    def _monitor_detected(self, _ids: TurnIds, event: MonitorDetected) -> None:
+        if event.opened:
+            self._critical_states.labels(event.state).inc()
+
+    def _monitor_acted(self, _ids: TurnIds, event: MonitorActed) -> None:
+        self._protocol_overrides.labels(event.protocol).inc()
+        if event.protocol == "stop_partial":
+            self._monitor_trips.labels(event.state).inc()
+
+    def _state_changed(self, _ids: TurnIds, event: StateChanged) -> None:
+        if event.was in monitor.STATES:
+            self._state_turns.labels(event.was).dec()
+        if event.state in monitor.STATES:
+            self._state_turns.labels(event.state).inc()
 
     def _turn_ended(self, ids: TurnIds, event: TurnEnded) -> None:
         agent = ids.agent

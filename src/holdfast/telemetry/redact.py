@@ -33,6 +33,9 @@ _FORMATS = {
 }
 """What known kinds of secrets look like, by a piece of text that each of them has: most lines have none of these."""
 
+_RARE = ("A", "B", "J", "x", "/", " ", "pat")
+"""Pieces of those pieces: to look for one letter that is not there takes a tenth of the time."""
+
 
 class Redactor:
     """
@@ -46,16 +49,21 @@ class Redactor:
         known = {secret for secret in secrets if len(secret) >= SHORTEST}
         escaped = {json.dumps(secret, ensure_ascii=ascii_)[1:-1] for secret in known for ascii_ in (True, False)}
         self._secrets = tuple(sorted(known | escaped, key=len, reverse=True))
-        self._formats = {mark: re.compile(form) for mark, form in _FORMATS.items()}
+        self._formats: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+        for mark, form in _FORMATS.items():
+            rare = next((piece for piece in _RARE if piece in mark), "")
+            self._formats.setdefault(rare, []).append((mark, re.compile(form)))
 
     def __call__(self, text: str) -> str:
         """``text`` with ``[redacted]`` in place of every secret."""
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, REDACTED)
-        for mark, form in self._formats.items():
-            if mark in text:
-                text = form.sub(REDACTED, text)
+        for rare, formats in self._formats.items():
+            if rare in text:
+                for mark, form in formats:
+                    if mark in text:
+                        text = form.sub(REDACTED, text)
         return text
 
 

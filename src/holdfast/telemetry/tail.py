@@ -107,54 +107,71 @@ class Tail(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the interface's
         """One more of the SDK's spans is open."""
-        self.begun(span.context)
+        where = span.context
+        if not where.trace_flags & TraceFlags.SAMPLED:
+            self._begun(where.trace_id)
 
     def on_end(self, span: ReadableSpan) -> None:
         """One of the SDK's spans has ended."""
-        self.ended(span)
-
-    def begun(self, where: SpanContext) -> None:
-        """One more span of its trace is open."""
-        if where.trace_flags & TraceFlags.SAMPLED:
-            return
-        with self._lock:
-            held = self._held.get(where.trace_id) or self._begin(where.trace_id)
-            held.open += 1
-
-    def ended(self, span: Ended) -> None:
-        """Send the span, hold it, or send what was held with it."""
         where = span.context
         if where is None:
             return
-        if where.trace_flags & TraceFlags.SAMPLED:
-            if span.parent is None or span.parent.is_remote:
-                self._decided("head")
-            self._send(span.readable(None) if isinstance(span, OwnSpan) else span)
+        if not where.trace_flags & TraceFlags.SAMPLED:
+            self._take(where.trace_id, (span,), closes=True)
             return
+        if span.parent is None or span.parent.is_remote:
+            self._decided("head")
+        self._send(span)
+
+    def begun(self, span: OwnSpan) -> None:
+        """One more of our spans is open, that goes with no other."""
+        if not span.drawn:
+            self._begun(span.trace_id)
+
+    def ended(self, span: OwnSpan) -> None:
+        """One of ours has ended: send it, or take it and those that go with it as the drawing above has it."""
+        if not span.drawn:
+            self._take(span.trace_id, span.whole(), closes=span.told)
+            return
+        if span.first:
+            self._decided("head")
+        self._send(span.readable(None))
+
+    def _begun(self, trace_id: int) -> None:
         with self._lock:
-            reason, let_go = self._ended(where.trace_id, span)
+            held = self._held.get(trace_id) or self._begin(trace_id)
+            held.open += 1
+
+    def _take(self, trace_id: int, spans: Sequence[Ended], *, closes: bool) -> None:
+        """Ended spans of a trace that was not drawn; ``closes`` is whether one of them was told to be open."""
+        with self._lock:
+            reason, let_go = self._ended(trace_id, spans, closes=closes)
         for one in let_go:
             self._send(one.readable(reason) if isinstance(one, OwnSpan) else _as_kept(one, reason))
 
-    def _ended(self, trace_id: int, span: Ended) -> tuple[str, Sequence[Ended]]:
-        failed = span.status.status_code is StatusCode.ERROR
+    def _ended(self, trace_id: int, spans: Sequence[Ended], *, closes: bool) -> tuple[str, Sequence[Ended]]:
         held = self._held.get(trace_id)
         if held is None:  # It gave way before its end.
             kept = self._kept.get(trace_id)
-            return (kept, [span]) if kept else ("", ())
-        held.open -= 1
-        if self._slow_ns is not None:
-            held.slow = held.slow or (span.end_time or 0) - (span.start_time or 0) >= self._slow_ns
+            return (kept, spans) if kept else ("", ())
         let_go: list[Ended] = []
-        if held.kept is not None:
-            let_go.append(span)
-        elif failed and self._keep(trace_id, held, "error"):
-            let_go = [*self._taken(held), span]
-        elif len(held.spans) < MOST_SPANS_OF_A_TRACE:
-            held.spans.append(span)
-            self._spans += 1
-            if self._spans > MOST_SPANS:
-                self._make_room()
+        held.open -= closes
+        if held.open == 0 and held.kept is None and self._slow_ns is None and _all_well(spans):
+            self._forget(trace_id, "limited" if held.limited else "dropped")  # The usual end: nothing to look at again.
+            return "", ()
+        for span in spans:
+            failed = span.status.status_code is StatusCode.ERROR
+            if self._slow_ns is not None:
+                held.slow = held.slow or (span.end_time or 0) - (span.start_time or 0) >= self._slow_ns
+            if held.kept is not None:
+                let_go.append(span)
+            elif failed and self._keep(trace_id, held, "error"):
+                let_go = [*self._taken(held), span]
+            elif len(held.spans) < MOST_SPANS_OF_A_TRACE:
+                held.spans.append(span)
+                self._spans += 1
+        if self._spans > MOST_SPANS:
+            self._make_room()
         if held.open <= 0 and trace_id in self._held:
             if held.kept is None and held.slow and self._keep(trace_id, held, "slow"):
                 let_go = self._taken(held)
@@ -201,6 +218,11 @@ class Tail(SpanProcessor):
         self._taken(held)
         if held.kept is None:
             self._decided(decision)
+
+
+def _all_well(spans: Sequence[Ended]) -> bool:
+    """Of ours, those that failed do not wait for others: it is enough to look at the last."""
+    return spans[-1].status.status_code is not StatusCode.ERROR
 
 
 def _as_kept(span: ReadableSpan, reason: str) -> ReadableSpan:

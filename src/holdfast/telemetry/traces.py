@@ -5,12 +5,12 @@ Both begin when the process does and end with it. Spans are recorded where the s
 where the program that Holdfast runs in has set up OpenTelemetry itself: then they are that one's to keep and to send.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from opentelemetry import trace
 
 from holdfast.clock import Clock
-from holdfast.events import Observer
+from holdfast.events import Takers
 from holdfast.telemetry.export import Recorder, endpoint, programs_spans
 from holdfast.telemetry.jsonl import LineFile, TraceEvents
 from holdfast.telemetry.metrics import Metrics
@@ -31,7 +31,7 @@ class Traces:
     Attributes:
         tracing: Begins the spans.
         url: The collector's address for traces; None where there is none.
-        observers: What is to be told the events of every turn.
+        by_event: What is to be told the events of every turn.
 
     Raises:
         Misconfigured: a standard variable holds what cannot be used.
@@ -50,7 +50,7 @@ class Traces:
         self.url = endpoint(environ) if spec.enabled else None
         self.tracing = Tracing(clock, propagates=spec.enabled, content=self._content)
         self.tracing.start = programs_spans() if spec.enabled else None
-        self.observers: Sequence[Observer] = ()
+        self.by_event: Takers = {}
 
     def open(self, metrics: Metrics) -> None:
         """
@@ -79,15 +79,15 @@ class Traces:
                 written=metrics.trace_events.inc,
                 dropped=lambda reason, count: metrics.dropped.labels("events", reason).inc(count),
             )
-            for reason in ("queue_full", "write_failed", "shutdown"):
+            for reason in ("queue_full", "write_failed", "unencodable", "shutdown"):
                 metrics.dropped.labels("events", reason)
             self._file.open()
             self._events = TraceEvents(self._file.write, self._clock, self._content)
-            self.observers = (self._events.observe,)
+            self.by_event = self._events.by_event
 
     async def close(self, seconds: float) -> None:
         """Send and write what is left. Returns within ``seconds``, and the second or less that the file may take."""
-        self.observers, self._events = (), None
+        self.by_event, self._events = {}, None
         try:
             if self._recorder is not None:
                 self.tracing.start = None

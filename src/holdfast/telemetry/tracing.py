@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping
 from typing import Self
 
 from opentelemetry import trace
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.trace import Span, SpanKind, TraceFlags
 
 from holdfast.clock import NS, Clock, token_hex
 from holdfast.telemetry import attributes as a
 from holdfast.telemetry.catalogue_turns import METHODS
 from holdfast.telemetry.labels import OTHER
-from holdfast.telemetry.own_span import Facts, Start
+from holdfast.telemetry.own_span import SPAN_KEY, Facts, OwnSpan, Start
 from holdfast.telemetry.trace import TraceContext, read_context
 from holdfast.telemetry.turn_spans import ERROR, NoSpans, TurnSpans
 
@@ -73,7 +73,7 @@ class Tracing:
         began = self._clock.wall_ns()
         about: Facts = {a.METHOD.name: method, a.PATH.name: path, a.SCHEME.name: scheme}
         span = self.start(method, SpanKind.SERVER, about, began, caller)
-        return RequestSpan(TraceContext.of(span), span, trace.set_span_in_context(span, caller), began, method)
+        return RequestSpan(_place_of(span), span, Context(caller, **{SPAN_KEY: span}), began, method)
 
     def turn(self, agent: str, trace_id: str, message: str = "") -> "TurnSpans | NoSpans":
         """
@@ -92,9 +92,18 @@ class Tracing:
         """The id of the current trace if it is kept, as far as is known by now; else None."""
         if self.start is None:
             return None
+        span = get_current().get(SPAN_KEY)
+        if type(span) is OwnSpan:
+            return trace.format_trace_id(span.trace_id) if span.drawn or self.keeps(span.trace_id) else None
         where = trace.get_current_span().get_span_context()
         kept = where.trace_flags & TraceFlags.SAMPLED or self.keeps(where.trace_id)  # Outside of any trace, neither.
         return trace.format_trace_id(where.trace_id) if kept else None
+
+
+def _place_of(span: Span) -> TraceContext:
+    if type(span) is OwnSpan:
+        return TraceContext(f"{span.trace_id:032x}", f"{span.span_id:016x}", span.drawn)
+    return TraceContext.of(span)
 
 
 def _keeps_none(_trace_id: int) -> bool:

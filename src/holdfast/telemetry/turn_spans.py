@@ -6,11 +6,11 @@ the same time each have their own children.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import msgspec
 from opentelemetry import trace
@@ -18,13 +18,13 @@ from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from holdfast.clock import NS, Clock
+from holdfast.errors import HandedOver
 from holdfast.events import (
     Event,
     FallbackUsed,
     ModelFinished,
     ModelStarted,
     Observer,
-    TextDelta,
     ToolFinished,
     ToolStarted,
     TurnEnded,
@@ -33,7 +33,7 @@ from holdfast.events import (
     TurnSuspended,
 )
 from holdfast.telemetry import attributes as a
-from holdfast.telemetry.own_span import Facts, Start
+from holdfast.telemetry.own_span import SPAN_KEY, Facts, OwnSpan, Start
 
 FAILED = frozenset({"error", "timeout", "rejected", "budget_exhausted"})
 """Statuses and outcomes that make a span a failed one, and keep its trace. What somebody decided is no failure."""
@@ -47,7 +47,8 @@ _encode = msgspec.json.Encoder().encode
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 _turn: ContextVar["TurnSpans | None"] = ContextVar("holdfast_turn_spans", default=None)
-_innermost: ContextVar["_Call | None"] = ContextVar("holdfast_innermost_call", default=None)
+_CALL = "holdfast-call"
+"""What a context has the innermost call under."""
 
 
 class NoSpans:
@@ -73,7 +74,6 @@ class _Call(NamedTuple):
     span: Span
     began: int
     before: Context
-    outer: "_Call | None"
 
 
 class TurnSpans:
@@ -128,11 +128,12 @@ class TurnSpans:
         if self._content is not None and message:
             about[a.INPUT_MESSAGES.name] = self._content(_said("user", message))
         self._span = start(f"invoke_agent {agent}", SpanKind.INTERNAL, about, self._began, None, _number(trace_id))
-        self.trace_id = trace.format_trace_id(self._span.get_span_context().trace_id)
+        own = self._span if type(self._span) is OwnSpan else self._span.get_span_context()
+        self.trace_id = trace.format_trace_id(own.trace_id)
         self.observers: Sequence[Observer] = (self.observe,)
 
     def __enter__(self) -> Self:
-        self._tokens = attach(trace.set_span_in_context(self._span)), _turn.set(self)
+        self._tokens = attach(Context(get_current(), **{SPAN_KEY: self._span})), _turn.set(self)
         return self
 
     def __exit__(
@@ -147,31 +148,11 @@ class TurnSpans:
             _turn.reset(self._tokens[1])
             detach(self._tokens[0])
 
-    def observe(self, ids: TurnIds, event: Event) -> None:
+    def observe(self, _ids: TurnIds, event: Event) -> None:
         """An observer: begins and ends the spans of calls, and ends the turn's."""
-        if type(event) is TextDelta:  # There are many of them.
-            return
-        match event:
-            case ModelStarted():
-                self._asked[event.call] = event
-            case ModelFinished():
-                self._model_finished(event)
-            case ToolStarted():
-                self._tool_started(event)
-            case ToolFinished():
-                self._tool_finished(event)
-            case TurnStarted():
-                of_session = {a.CONVERSATION.name: ids.session_id} if ids.session_id else {}
-                self._span.set_attributes({a.TURN.name: ids.turn_id, **of_session})
-            case FallbackUsed():
-                facts = {a.FALLBACK_VIA.name: event.via, a.FALLBACK_BECAUSE.name: event.because}
-                self._span.set_attributes(facts)
-            case TurnEnded():
-                self._ended(event)
-            case TurnSuspended():
-                self._span.set_attribute(a.ERROR_TYPE.name, event.because)
-                self._span.set_status(ERROR)
-                self._span.end(self._clock.wall_ns())
+        take_in = self._TAKE_IN.get(type(event))
+        if take_in is not None:
+            take_in(self, event)
 
     def sent(self, call: int) -> None:
         """The policies have let this attempt at a model call through: its span begins."""
@@ -191,6 +172,22 @@ class TurnSpans:
                 span.set_attribute(a.OUTPUT_MESSAGES.name, content(answered()))
 
         return tell
+
+    def _model_started(self, event: ModelStarted) -> None:
+        self._asked[event.call] = event
+
+    def _turn_started(self, event: TurnStarted) -> None:
+        of_session = {a.CONVERSATION.name: event.session_id} if event.session_id else {}
+        self._span.set_attributes({a.TURN.name: event.turn_id, **of_session})
+
+    def _fell_back(self, event: FallbackUsed) -> None:
+        self._span.set_attributes({a.FALLBACK_VIA.name: event.via, a.FALLBACK_BECAUSE.name: event.because})
+
+    def _suspended(self, event: TurnSuspended) -> None:
+        self._span.set_attribute(a.ERROR_TYPE.name, event.because)
+        if event.because != HandedOver.code:  # A process that stops has not failed.
+            self._span.set_status(ERROR)
+        self._span.end(self._clock.wall_ns())
 
     def _about_model(self, call: ModelStarted | ModelFinished) -> Facts:
         return {
@@ -216,6 +213,8 @@ class TurnSpans:
             facts[a.CACHE_WRITE.name] = event.cache_write_tokens
         if event.reasoning_tokens:
             facts[a.REASONING.name] = event.reasoning_tokens
+        if event.cost_nanos is not None:
+            facts[a.COST.name] = event.cost_nanos / NS
         if event.first_token_s is not None:
             facts[a.FIRST_CHUNK.name] = event.first_token_s
         _end(span, began, event, facts)
@@ -248,6 +247,8 @@ class TurnSpans:
             a.INPUT_TOKENS.name: event.usage.input_tokens,
             a.OUTPUT_TOKENS.name: event.usage.output_tokens,
         }
+        if event.usage.cost_nanos:
+            facts[a.COST.name] = event.usage.cost_nanos / NS
         if event.error is not None:
             facts[a.ERROR_TYPE.name] = event.error
         if self._content is not None and event.reply:
@@ -258,19 +259,28 @@ class TurnSpans:
         # A turn that another process began has lasted longer than its span here.
         self._span.end(min(self._began + round(event.duration_s * NS), self._clock.wall_ns()))
 
+    _TAKE_IN: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
+        TurnStarted: _turn_started,
+        ModelStarted: _model_started,
+        ModelFinished: _model_finished,
+        ToolStarted: _tool_started,
+        ToolFinished: _tool_finished,
+        FallbackUsed: _fell_back,
+        TurnSuspended: _suspended,
+        TurnEnded: _ended,
+    }
+
     def _begin(self, key: int | str, name: str, kind: SpanKind, about: Facts) -> None:
         began, before = self._clock.wall_ns(), get_current()
         span = self._start(name, kind, about, began, before)
-        attach(trace.set_span_in_context(span, before))
-        call = _Call(key, span, began, before, _innermost.get())
-        _innermost.set(call)
+        call = _Call(key, span, began, before)
+        attach(Context(before, **{SPAN_KEY: span, _CALL: call}))
         self._open.append(call)
 
     def _take(self, key: int | str) -> _Call | None:
         """The open call of that key, and the context that was around it put back. Ids may be the same in two places."""
-        mine = _innermost.get()
-        if mine is not None and mine.key == key and mine in self._open:
-            _innermost.set(mine.outer)
+        mine = get_current().get(_CALL)
+        if type(mine) is _Call and mine.key == key and mine in self._open:
             attach(mine.before)
         else:  # What is abandoned may be closed from another context, where there is nothing to put back.
             mine = next((call for call in self._open if call.key == key), None)
@@ -281,8 +291,13 @@ class TurnSpans:
 
 def in_model_call() -> bool:
     """Whether this code runs in an attempt at a model call that has a span."""
-    mine = _innermost.get()
+    mine = _innermost()
     return mine is not None and isinstance(mine.key, int)
+
+
+def _innermost() -> _Call | None:
+    call = get_current().get(_CALL)
+    return call if isinstance(call, _Call) else None
 
 
 def model_sent(call: int) -> None:

@@ -97,6 +97,13 @@ LLM = Dashboard(
                 ),
             ),
             Panel(
+                "Cost",
+                "US dollars of the last hour, by model, as far as prices are known.",
+                "short",
+                (Query("sum by (model) (increase(agent_llm_cost_usd_total[1h]))", "{{model}}"),),
+                "bargauge",
+            ),
+            Panel(
                 "From the cache",
                 "Shares of the input that providers read from their caches, and wrote to them.",
                 "percentunit",

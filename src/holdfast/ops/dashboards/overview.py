@@ -95,6 +95,30 @@ OVERVIEW = Dashboard(
                 "ops",
                 (Query(rate("agent_steps_total", "agent"), "{{agent}}"),),
             ),
+            Panel(
+                "Given up",
+                "Turns given up before they ended. `in_doubt` ones wait for you; the others go on elsewhere.",
+                "short",
+                (
+                    Query(
+                        "sum by (because) (increase(agent_turns_suspended_total[$__rate_interval]))",
+                        "{{because}}",
+                    ),
+                ),
+                stacked=True,
+            ),
+            Panel(
+                "Taken over",
+                "Turns that went on where another process had left them, by who took them: deployments, or crashes.",
+                "short",
+                (
+                    Query(
+                        "sum by (instance) (increase(agent_turns_resumed_total[$__rate_interval]))",
+                        "{{instance}}",
+                    ),
+                ),
+                stacked=True,
+            ),
         ),
         "Requests": (
             Panel(
@@ -142,6 +166,17 @@ OVERVIEW = Dashboard(
                 most=1,
             ),
             Panel(
+                "Age of health checks",
+                "Seconds since a component was checked last. One that grows stands for a check that hangs.",
+                "s",
+                (
+                    Query(
+                        "max by (instance, check) (agent_health_check_age_seconds)",
+                        "{{instance}} {{check}}",
+                    ),
+                ),
+            ),
+            Panel(
                 "Event loop",
                 "How late the loop comes to its timers: every turn waits that long. Above 0.1 s something blocks it.",
                 "s",
@@ -166,6 +201,36 @@ OVERVIEW = Dashboard(
                 "none",
                 (Query("sum by (instance, version, python, config_hash) (agent_build_info)", ""),),
                 "table",
+            ),
+        ),
+        "Behaviour": (
+            Panel(
+                "Critical states",
+                "Critical states that turns got into, each second.",
+                "ops",
+                (Query(rate("agent_critical_states_total", "state"), "{{state}}"),),
+                stacked=True,
+            ),
+            Panel(
+                "Interventions",
+                "What the monitor did to turns, each second; nothing in shadow.",
+                "ops",
+                (Query(rate("agent_protocol_overrides_total", "protocol"), "{{protocol}}"),),
+                stacked=True,
+            ),
+            Panel(
+                "Stopped",
+                "Turns that the agent breaker stopped, each second.",
+                "ops",
+                (Query(rate("agent_monitor_trips_total", "state"), "{{state}}"),),
+                steps=((0.001, "orange"),),
+            ),
+            Panel(
+                "Critical now",
+                "Turns that are in a critical state now.",
+                "none",
+                (Query("sum by (state) (agent_state_turns)", "{{state}}"),),
+                stacked=True,
             ),
         ),
         "Telemetry": (
