@@ -6,7 +6,7 @@ stopped stays so until somebody says that it may go on.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 
@@ -22,6 +22,9 @@ from holdfast.store import Note, Store, TurnRecord
 
 KEEP_S = 30.0
 """Seconds after which what was learnt is kept; as much may be lost with the process."""
+
+MOST_UNKEPT = 500
+"""Successes that are kept at a time: the latest say what is usual."""
 
 _success = msgspec.json.Decoder(tuple[int, int, int, float | None])
 _latch = msgspec.json.Decoder(str)
@@ -46,7 +49,7 @@ class Conduct:
         self._budget = budget
         self._turn_s = turn_s
         self._norms: defaultdict[str, Norms] = defaultdict(Norms)
-        self._unkept: list[Note] = []
+        self._unkept: deque[Note] = deque(maxlen=MOST_UNKEPT)
 
     def watch(self, agent: str, emit: Emit, goal: str = "", run: str = "") -> Watch | None:
         """
@@ -144,11 +147,12 @@ class Conduct:
         Raises:
             StoreUnavailable: it is not kept; call it again.
         """
-        notes, self._unkept = self._unkept, []
+        notes = list(self._unkept)
+        self._unkept.clear()
         try:
             await self._store.note(notes)
         except BaseException:
-            self._unkept = notes + self._unkept
+            self._unkept = deque([*notes, *self._unkept], maxlen=MOST_UNKEPT)
             raise
         if not self._unkept:  # What was learnt meanwhile would be missing.
             await self.load({note.about for note in notes})
