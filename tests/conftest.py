@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 import pytest
+import structlog
 
 from holdfast.testing import VirtualLoop
 
@@ -21,6 +22,13 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.endswith("_API_KEY") or name.startswith(("HOLDFAST_", "ANTHROPIC_", "OPENAI_")):
             del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def _no_logging_but_its_own(request: pytest.FixtureRequest) -> None:
+    """A unit test finds logging as a program does that has not configured it, whatever ran before."""
+    if "unit" in request.path.parts:
+        structlog.reset_defaults()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -80,7 +80,16 @@ class Process:
     def __init__(self, folder: Path, *words: str) -> None:
         command = [sys.executable, "-m", "holdfast", *words]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        self._process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            # A shell that runs the tests in the background has Ctrl-C ignored, and so would they have it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread holds a lock
+        )
         self.out: list[str] = []
         self.err: list[str] = []
         self._more = threading.Condition()

@@ -36,6 +36,8 @@ ROUTES = {
     "/v1/turns/{turn_id}/units/{key}/resolve": {"post"},
     "/v1/sessions": {"get"},
     "/v1/sessions/{session_id}": {"get", "delete"},
+    "/v1/sessions/{session_id}/actions": {"get"},
+    "/v1/sessions/{session_id}/reset": {"post"},
     "/v1/breakers": {"get"},
     "/v1/budgets": {"get"},
     "/v1/breakers/{name}/reset": {"post"},
