@@ -226,7 +226,7 @@ def test_of_ten_thousand_requests_every_failing_trace_is_kept_whole_and_a_tenth_
         assert load_.count("dropped") == well - drawn
         assert load_.lost() == 0
         (spans, blocks), (spans_later, blocks_later) = memory
-        assert spans_later <= spans + AT_ONCE, memory
+        assert spans_later <= spans + SPANS * AT_ONCE, memory  # Some that are kept may still be on their way.
         assert blocks_later - blocks < BLOCKS_A_TURN * TURNS // 2, memory
 
     with Collector().listening() as collector, asyncio.Runner() as runner:
